@@ -1,0 +1,275 @@
+"""Compare a kernel's output with the oracle so that nothing wrong passes, and say what is wrong where.
+
+    guard rows    poison, must stay as it was      -> a kernel that writes outside its output is caught
+    y             poison, must all be overwritten  -> a kernel that forgets an element is caught
+    guard rows    poison, must stay as it was
+
+Poison is a NaN that no arithmetic produces.  NaN never passes, also not as a wrong result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs
+from gemm_lessons.reference import grouped_gemm_rows
+
+Array = np.ndarray[Any, Any]
+
+NUM_GUARD_ROWS = 8
+
+# Six standard deviations of the rounding-error model in `tolerance`: wrong once in a billion outputs
+# even if the model had no slack, and it has: rounding is not always by half a unit.
+SIGMAS = 6.0
+
+_POISON_BITS = {4: 0x7FC0DEAD, 2: 0x7FAD}  # float32; float16 and bfloat16: quiet NaNs with a payload
+
+
+def output_dtype(dtype: str) -> np.dtype[Any]:
+    """What a kernel writes for inputs of this dtype: the same, or bfloat16 for FP8."""
+    return DTYPES["bfloat16" if dtype == "float8_e4m3fn" else dtype]
+
+
+def poisoned(num_rows: int, num_columns: int, dtype: np.dtype[Any]) -> Array:
+    """A host array [num_rows, num_columns] that is poison in every element."""
+    bits = np.dtype(f"u{dtype.itemsize}")
+    return np.full((num_rows, num_columns), _POISON_BITS[dtype.itemsize], bits).view(dtype)
+
+
+def is_poison(array: Array) -> Array:
+    """Where an array still holds poison, bit for bit."""
+    bits: Array = array.view(np.dtype(f"u{array.dtype.itemsize}")) == _POISON_BITS[array.dtype.itemsize]
+    return bits
+
+
+def tolerance(want: Array, spread: Array, K: int, dtype: str) -> Array:
+    """How far an output may be from the exact sum, elementwise.
+
+    A dot product rounds K partial sums.  The error of each is at most half a unit in the last place, of
+    either sign, so they add up like a random walk: sqrt(K) * u * (size of a partial sum).  That size
+    is bounded by drift and spread together, sqrt(want ** 2 + sum((x * w) ** 2)), when the terms come in
+    random order (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019).
+    Tensor cores truncate where they align their addends, which costs two more bits.  Writing the
+    result rounds once more, to the output's dtype.
+
+    Args:
+        want: exact outputs.
+        spread: sqrt(sum over k of (x * w) ** 2), as `grouped_gemm_rows` returns it.
+        K: terms per output.
+        dtype: of the inputs.
+
+    Returns:
+        The largest |got - want| that a right kernel may have, same shape as want.
+    """
+    unit_accumulate = 2.0**-24 if dtype == "float32" else 2.0**-22
+    unit_output = float(ml_dtypes.finfo(output_dtype(dtype)).eps) / 2
+    smallest = float(ml_dtypes.finfo(output_dtype(dtype)).smallest_subnormal)
+    walk = SIGMAS * unit_accumulate * np.sqrt(K * (np.square(want) + np.square(spread)))
+    return walk + unit_output * np.abs(want) + smallest
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The first wrong output, and the pattern that all wrong outputs make."""
+
+    expert: int
+    tile: tuple[int, int]
+    row: int  # within the expert
+    column: int
+    got: float
+    want: float
+    tolerance: float
+    num_wrong: int
+    num_unwritten: int
+    num_checked: int
+    pattern: str
+
+    def __str__(self) -> str:
+        state = "was never written" if self.num_unwritten and np.isnan(self.got) else f"is {self.got:.6g}"
+        return (
+            f"expert {self.expert}, tile {self.tile}, row {self.row} of the expert, column {self.column}"
+            f" {state}; wanted {self.want:.6g} within {self.tolerance:.2g}."
+            f" {self.num_wrong} of {self.num_checked} outputs are wrong"
+            f" ({self.num_unwritten} of them unwritten): {self.pattern}."
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The verdict on one output.
+
+    Attributes:
+        ok: nothing is wrong.
+        mismatch: the first wrong output, if there is one.
+        guards_broken: how many elements of the guard rows were overwritten.
+        num_checked: outputs whose value was compared; all outputs are checked for poison and NaN.
+        worst: largest |got - want| / tolerance; below 1 is right.
+    """
+
+    ok: bool
+    mismatch: Mismatch | None
+    guards_broken: int
+    num_checked: int
+    worst: float
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"right: {self.num_checked} outputs, worst at {self.worst:.0%} of the tolerance"
+        parts = []
+        if self.guards_broken:
+            parts.append(
+                f"{self.guards_broken} elements outside the output were overwritten:"
+                " a store has no bounds test."
+            )
+        if self.mismatch:
+            parts.append(str(self.mismatch))
+        return "wrong: " + " ".join(parts)
+
+    def raise_if_wrong(self, subject: str) -> None:
+        """Raise AssertionError with the verdict if the output is wrong.
+
+        Raises:
+            AssertionError: naming the subject, the first wrong output and the pattern.
+        """
+        if not self.ok:
+            raise AssertionError(f"{subject}: {self}")
+
+
+def rows_to_check(problem: GroupedProblem, most: int, seed: int = 0) -> Array:
+    """Rows of y to compare in full: all of them, or each expert's edges and a random row of every sixteen.
+
+    No tile has fewer than 16 rows, so a wrong tile cannot hide between the samples.
+    """
+    if problem.total_tokens <= most:
+        return np.arange(problem.total_tokens)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for start, stop in zip(problem.offsets[:-1], problem.offsets[1:], strict=True):
+        starts = np.arange(start, stop, 16)
+        chosen += [np.minimum(starts + rng.integers(0, 16, starts.size), stop - 1)]
+        chosen += [np.arange(start, min(start + 2, stop)), np.arange(max(stop - 2, start), stop)]
+    return np.unique(np.concatenate(chosen))
+
+
+def check_output(
+    guarded: Array,
+    problem: GroupedProblem,
+    inputs: Inputs,
+    *,
+    tile: tuple[int, int] = (16, 16),
+    most_rows: int = 4096,
+) -> Comparison:
+    """Judge an output against the oracle.
+
+    Args:
+        guarded: [NUM_GUARD_ROWS + total_tokens + NUM_GUARD_ROWS, N]: guard rows, y, guard rows.
+        problem: what was computed.
+        inputs: what it was computed from.
+        tile: rows and columns of the kernel's tile, to name the tile that is wrong.
+        most_rows: compare all rows up to this many, samples beyond.
+
+    Returns:
+        The verdict; it is ok only if every output was written, no guard was touched, and every
+        compared output is within `tolerance`.
+    """
+    y = guarded[NUM_GUARD_ROWS : NUM_GUARD_ROWS + problem.total_tokens]
+    guards = (guarded[:NUM_GUARD_ROWS], guarded[NUM_GUARD_ROWS + problem.total_tokens :])
+    guards_broken = sum(int((~is_poison(guard)).sum()) for guard in guards)
+
+    unfinished = np.flatnonzero(np.isnan(y.astype(np.float32)).any(axis=1))[:most_rows]
+    rows = np.union1d(rows_to_check(problem, most_rows), unfinished).astype(np.int64)
+    want, spread = grouped_gemm_rows(inputs, problem.offsets, rows)
+    got = y[rows].astype(np.float64)
+    allowed = tolerance(want, spread, problem.K, problem.dtype)
+    error = np.abs(got - want)
+    wrong: Array = ~(error <= allowed)  # why not error > allowed: NaN compares false either way
+    mismatch = None
+    if wrong.any():
+        mismatch = _describe(problem, rows, got, want, allowed, wrong, is_poison(y[rows]), tile)
+    worst = float(np.max(error / allowed, initial=0.0)) if not wrong.any() else float("inf")
+    return Comparison(not wrong.any() and not guards_broken, mismatch, guards_broken, wrong.size, worst)
+
+
+def _describe(
+    problem: GroupedProblem,
+    rows: Array,
+    got: Array,
+    want: Array,
+    allowed: Array,
+    wrong: Array,
+    unwritten: Array,
+    tile: tuple[int, int],
+) -> Mismatch:
+    i, column = (int(index) for index in np.argwhere(wrong)[0])
+    group_of_row = np.searchsorted(problem.offsets, rows, side="right") - 1
+    row_in_group = rows - problem.offsets[group_of_row]
+    row = int(row_in_group[i])
+    return Mismatch(
+        expert=int(group_of_row[i]),
+        tile=(row // tile[0], column // tile[1]),
+        row=row,
+        column=column,
+        got=float(got[i, column]),
+        want=float(want[i, column]),
+        tolerance=float(allowed[i, column]),
+        num_wrong=int(wrong.sum()),
+        num_unwritten=int((wrong & unwritten).sum()),
+        num_checked=wrong.size,
+        pattern=_pattern(problem, group_of_row, row_in_group, got, want, wrong, unwritten, tile),
+    )
+
+
+def _pattern(
+    problem: GroupedProblem,
+    group_of_row: Array,
+    row_in_group: Array,
+    got: Array,
+    want: Array,
+    wrong: Array,
+    unwritten: Array,
+    tile: tuple[int, int],
+) -> str:
+    """Name the pattern of wrong outputs, the most telling one first."""
+    bad_rows, bad_columns = wrong.any(axis=1), wrong.any(axis=0)
+    kind = "unwritten" if unwritten[wrong].all() else "wrong"
+    counts = np.asarray(problem.counts)[group_of_row]
+    in_tail: Array = row_in_group >= counts // tile[0] * tile[0]
+    in_tail_columns = np.arange(problem.N) >= problem.N // tile[1] * tile[1]
+    bad_groups = np.unique(group_of_row[bad_rows])
+    groups = np.unique(group_of_row)
+    if wrong.all():
+        ratio = np.median(got / np.where(want == 0, np.nan, want))
+        if kind == "wrong" and np.isfinite(ratio) and np.allclose(got, ratio * want, rtol=1e-3, atol=1e-3):
+            return f"every output is {ratio:.3g} times what it should be"
+        return f"every output is {kind}"
+    if in_tail.any() and not in_tail.all() and not wrong[~in_tail].any():
+        return f"only rows past an expert's last full tile of {tile[0]} are {kind}: the row tail"
+    if in_tail_columns.any() and not in_tail_columns.all() and not wrong[:, ~in_tail_columns].any():
+        return f"only columns past the last full tile of {tile[1]} are {kind}: the column tail"
+    if len(bad_groups) == 1 and len(groups) > 1:
+        part = "every row" if bad_rows[group_of_row == bad_groups[0]].all() else "some rows"
+        return f"only expert {bad_groups[0]} is {kind}, {part} of it"
+    if set(np.unique(row_in_group[bad_rows])) == {0}:
+        return f"only the first row of an expert is {kind}: look at the group search"
+    if np.array_equal(row_in_group[bad_rows], counts[bad_rows] - 1):
+        return f"only the last row of an expert is {kind}: look at the group search"
+    if bad_rows.sum() == 1:
+        return f"one row is {kind}"
+    if bad_columns.sum() == 1:
+        return f"one column is {kind}"
+    tiles = {
+        (int(g), int(r) // tile[0], int(c) // tile[1])
+        for g, r, c in zip(
+            group_of_row[np.nonzero(wrong)[0]],
+            row_in_group[np.nonzero(wrong)[0]],
+            np.nonzero(wrong)[1],
+            strict=True,
+        )
+    }
+    if len(tiles) * tile[0] * tile[1] <= 1.5 * wrong.sum():
+        return f"{len(tiles)} whole tiles are {kind}"
+    return f"{kind} outputs in {len(bad_groups)} of {len(groups)} experts"

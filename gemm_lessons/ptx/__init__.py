@@ -1,0 +1,1 @@
+"""PTX instructions as Python functions: one instruction, one function, named after it."""
