@@ -187,89 +187,87 @@ def check_output(
     allowed = tolerance(want, spread, problem.K, problem.dtype)
     error = np.abs(got - want)
     wrong: Array = ~(error <= allowed)  # why not error > allowed: NaN compares false either way
-    mismatch = None
-    if wrong.any():
-        mismatch = _describe(problem, rows, got, want, allowed, wrong, is_poison(y[rows]), tile)
-    worst = float(np.max(error / allowed, initial=0.0)) if not wrong.any() else float("inf")
-    return Comparison(not wrong.any() and not guards_broken, mismatch, guards_broken, wrong.size, worst)
-
-
-def _describe(
-    problem: GroupedProblem,
-    rows: Array,
-    got: Array,
-    want: Array,
-    allowed: Array,
-    wrong: Array,
-    unwritten: Array,
-    tile: tuple[int, int],
-) -> Mismatch:
-    i, column = (int(index) for index in np.argwhere(wrong)[0])
-    group_of_row = np.searchsorted(problem.offsets, rows, side="right") - 1
-    row_in_group = rows - problem.offsets[group_of_row]
-    row = int(row_in_group[i])
-    return Mismatch(
-        expert=int(group_of_row[i]),
-        tile=(row // tile[0], column // tile[1]),
-        row=row,
-        column=column,
-        got=float(got[i, column]),
-        want=float(want[i, column]),
-        tolerance=float(allowed[i, column]),
-        num_wrong=int(wrong.sum()),
-        num_unwritten=int((wrong & unwritten).sum()),
-        num_checked=wrong.size,
-        pattern=_pattern(problem, group_of_row, row_in_group, got, want, wrong, unwritten, tile),
+    if not wrong.any():
+        worst = float(np.max(error / allowed, initial=0.0))
+        return Comparison(not guards_broken, None, guards_broken, wrong.size, worst)
+    group = np.searchsorted(problem.offsets, rows, side="right") - 1
+    errors = _Errors(
+        problem, tile, group, rows - problem.offsets[group], got, want, allowed, wrong, is_poison(y[rows])
     )
+    return Comparison(False, errors.first(), guards_broken, wrong.size, float("inf"))
 
 
-def _pattern(
-    problem: GroupedProblem,
-    group_of_row: Array,
-    row_in_group: Array,
-    got: Array,
-    want: Array,
-    wrong: Array,
-    unwritten: Array,
-    tile: tuple[int, int],
-) -> str:
-    """Name the pattern of wrong outputs, the most telling one first."""
-    bad_rows, bad_columns = wrong.any(axis=1), wrong.any(axis=0)
-    kind = "unwritten" if unwritten[wrong].all() else "wrong"
-    counts = np.asarray(problem.counts)[group_of_row]
-    in_tail: Array = row_in_group >= counts // tile[0] * tile[0]
-    in_tail_columns = np.arange(problem.N) >= problem.N // tile[1] * tile[1]
-    bad_groups = np.unique(group_of_row[bad_rows])
-    groups = np.unique(group_of_row)
-    if wrong.all():
-        ratio = np.median(got / np.where(want == 0, np.nan, want))
-        if kind == "wrong" and np.isfinite(ratio) and np.allclose(got, ratio * want, rtol=1e-3, atol=1e-3):
-            return f"every output is {ratio:.3g} times what it should be"
-        return f"every output is {kind}"
-    if in_tail.any() and not in_tail.all() and not wrong[~in_tail].any():
-        return f"only rows past an expert's last full tile of {tile[0]} are {kind}: the row tail"
-    if in_tail_columns.any() and not in_tail_columns.all() and not wrong[:, ~in_tail_columns].any():
-        return f"only columns past the last full tile of {tile[1]} are {kind}: the column tail"
-    if len(bad_groups) == 1 and len(groups) > 1:
-        part = "every row" if bad_rows[group_of_row == bad_groups[0]].all() else "some rows"
-        return f"only expert {bad_groups[0]} is {kind}, {part} of it"
-    if set(np.unique(row_in_group[bad_rows])) == {0}:
-        return f"only the first row of an expert is {kind}: look at the group search"
-    if np.array_equal(row_in_group[bad_rows], counts[bad_rows] - 1):
-        return f"only the last row of an expert is {kind}: look at the group search"
-    if bad_rows.sum() == 1:
-        return f"one row is {kind}"
-    if bad_columns.sum() == 1:
-        return f"one column is {kind}"
-    tiles = {
-        (int(g), int(r) // tile[0], int(c) // tile[1])
-        for g, r, c in zip(
-            group_of_row[np.nonzero(wrong)[0]],
-            row_in_group[np.nonzero(wrong)[0]],
-            np.nonzero(wrong)[1],
-            strict=True,
+@dataclass(frozen=True)
+class _Errors:
+    """Wrong outputs, with what is needed to see the pattern in them; arrays are [num_rows, N] or [num_rows]."""
+
+    problem: GroupedProblem
+    tile: tuple[int, int]
+    group: Array
+    row: Array  # within the group
+    got: Array
+    want: Array
+    allowed: Array
+    wrong: Array
+    unwritten: Array
+
+    def first(self) -> Mismatch:
+        """The first wrong output, and the pattern that all of them make."""
+        i, column = (int(index) for index in np.argwhere(self.wrong)[0])
+        row = int(self.row[i])
+        return Mismatch(
+            expert=int(self.group[i]),
+            tile=(row // self.tile[0], column // self.tile[1]),
+            row=row,
+            column=column,
+            got=float(self.got[i, column]),
+            want=float(self.want[i, column]),
+            tolerance=float(self.allowed[i, column]),
+            num_wrong=int(self.wrong.sum()),
+            num_unwritten=int((self.wrong & self.unwritten).sum()),
+            num_checked=self.wrong.size,
+            pattern=self.pattern(),
         )
-    }
-    if len(tiles) * tile[0] * tile[1] <= 1.5 * wrong.sum():
-        return f"{len(tiles)} whole tiles are {kind}"
-    return f"{kind} outputs in {len(bad_groups)} of {len(groups)} experts"
+
+    def pattern(self) -> str:
+        """Name the pattern of wrong outputs, the most telling one first."""
+        kind = "unwritten" if self.unwritten[self.wrong].all() else "wrong"
+        if self.wrong.all():
+            return f"every output is {self._factor() or kind}"
+        bad_rows, bad_columns = self.wrong.any(axis=1), self.wrong.any(axis=0)
+        groups, bad_groups = np.unique(self.group), np.unique(self.group[bad_rows])
+        if len(bad_groups) == 1 and len(groups) > 1:
+            some = "every row" if bad_rows[self.group == bad_groups[0]].all() else "some rows"
+            return f"only expert {bad_groups[0]} is {kind}, {some} of it"
+        counts = np.asarray(self.problem.counts)[self.group]
+        if _only(bad_rows, self.row >= counts // self.tile[0] * self.tile[0]):
+            return f"only rows past an expert's last full tile of {self.tile[0]} are {kind}: the row tail"
+        full_columns = self.problem.N // self.tile[1] * self.tile[1]
+        if _only(bad_columns, np.arange(self.problem.N) >= full_columns):
+            return f"only columns past the last full tile of {self.tile[1]} are {kind}: the column tail"
+        for edge, at_edge in (("first", self.row == 0), ("last", self.row == counts - 1)):
+            if _only(bad_rows, at_edge):
+                return f"only the {edge} row of an expert is {kind}: look at the group search"
+        if bad_columns.sum() == 1:
+            return f"one column is {kind}"
+        num_tiles = self._num_tiles()
+        if num_tiles * self.tile[0] * self.tile[1] <= 1.5 * self.wrong.sum():
+            return f"{num_tiles} whole tiles are {kind}"
+        return f"{kind} outputs in {len(bad_groups)} of {len(groups)} experts"
+
+    def _factor(self) -> str:
+        """The factor between got and wanted, if all outputs share one."""
+        ratio = np.median(self.got / np.where(self.want == 0, np.nan, self.want))
+        if np.isfinite(ratio) and np.allclose(self.got, ratio * self.want, rtol=1e-3, atol=1e-3):
+            return f"{ratio:.3g} times what it should be"
+        return ""
+
+    def _num_tiles(self) -> int:
+        i, columns = np.nonzero(self.wrong)
+        tiles = np.stack([self.group[i], self.row[i] // self.tile[0], columns // self.tile[1]])
+        return int(np.unique(tiles, axis=1).shape[1])
+
+
+def _only(bad: Array, where: Array) -> bool:
+    """Whether everything bad lies where this says, and that is not everywhere."""
+    return bool(not where.all() and not (bad & ~where).any())

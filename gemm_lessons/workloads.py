@@ -66,14 +66,13 @@ _V3_GATE_UP = {"N": 4096, "K": 7168}
 _V3_DOWN = {"N": 7168, "K": 2048}
 
 
-def _deepseek(load: int) -> list[Workload]:
-    counts, twin = (load,) * 8, (max(1, load // 256),) * 8
-    if load < 128:
-        twin = (min(load, 4),) * 8
+def _deepseek(load: int, num_groups: int = 8) -> list[Workload]:
+    counts, twin = (load,) * num_groups, (max(1, load // 512),) * num_groups
+    label = load if num_groups == 8 else f"{num_groups}x{load}"
     return [
         _workload(
-            f"v3-{part}-{load}", counts, shape["N"], shape["K"], twin,
-            f"DeepSeek-V3 {part} projection, 8 local experts with {load} tokens each",
+            f"v3-{part}-{label}", counts, shape["N"], shape["K"], twin,
+            f"DeepSeek-V3 {part} projection, {num_groups} local experts with {load} tokens each",
         )
         for part, shape in (("gate-up", _V3_GATE_UP), ("down", _V3_DOWN))
     ]  # fmt: skip
@@ -96,6 +95,7 @@ _ALL = [
     _workload("S-x8-v3-down", _scaled(8), 7168, 2048, _eighth(DEMO), "the demo's routing, down projection"),
     _workload("decode", DECODE, 4096, 7168, DECODE, "a handful of tokens per expert: pure weight streaming"),
     *(workload for load in (128, 1024, 4096, 8192) for workload in _deepseek(load)),
+    *_deepseek(8192, num_groups=4),
 ]  # fmt: skip
 
 WORKLOADS: dict[str, Workload] = {workload.name: workload for workload in _ALL}

@@ -82,6 +82,7 @@ class Context(ABC):
         grid_dim: ``(x, y, z)``, in blocks.
         cluster_rank: Rank of this block in its cluster, 0 without clusters.
         cluster_size: Blocks per cluster, 1 without clusters.
+        sm: The virtual SM that the block runs on.
         lanes: In a collective meaning, the context of each lane, in the order of ``calls``:
             work done for lane i through ``ctx.lanes[i]`` is charged to that lane.
     """
@@ -96,6 +97,7 @@ class Context(ABC):
     grid_dim: tuple[int, int, int]
     cluster_rank: int = 0
     cluster_size: int = 1
+    sm: int = 0
     lanes: Sequence[Context] = ()
 
     # --- addresses -------------------------------------------------------------------------
@@ -144,9 +146,7 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def store(
-        self, address: int, values: Any, dtype: Any = None, *, align: int | None = None
-    ) -> None:
+    def store(self, address: int, values: Any, dtype: Any = None, *, align: int | None = None) -> None:
         """Write consecutive elements; the counterpart of :meth:`load`."""
 
     @abstractmethod
@@ -190,6 +190,10 @@ class Context(ABC):
         """``"block"``, ``"device"``, ``"system"`` fence, or ``"proxy.async"``."""
 
     # --- time ------------------------------------------------------------------------------
+
+    def ticks(self) -> int:
+        """The virtual time of this thread's block; 0 in an engine that has none."""
+        return 0
 
     @abstractmethod
     def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:

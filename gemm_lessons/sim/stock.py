@@ -54,9 +54,7 @@ class _StockContext(Context):
         size = np.dtype(dtype).itemsize * count
         return np.frombuffer(ctypes.string_at(address, size), dtype=dtype).copy()
 
-    def store(
-        self, address: int, values: Any, dtype: Any = None, *, align: int | None = None
-    ) -> None:
+    def store(self, address: int, values: Any, dtype: Any = None, *, align: int | None = None) -> None:
         data = np.ascontiguousarray(values, dtype=dtype).tobytes()
         ctypes.memmove(address, data, len(data))
 

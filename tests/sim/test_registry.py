@@ -35,9 +35,7 @@ def test_collective_without_an_engine_says_what_to_do():
         mma()
 
 
-@pytest.mark.parametrize(
-    ("scope", "ordered"), [("thread", True), ("warp", True), ("warpgroup", False)]
-)
+@pytest.mark.parametrize(("scope", "ordered"), [("thread", True), ("warp", True), ("warpgroup", False)])
 def test_a_warpgroup_alone_is_not_brought_together(scope, ordered):
     assert registry.instruction("x", scope=scope)(print).ordered is ordered
 

@@ -1,0 +1,30 @@
+"""The ladder: one step, one file, one idea, in order.
+
+Every step exports the same names, so that any two can be read as a diff:
+
+    Config, CONFIG, SIM_CONFIG   compile-time constants; for a GPU, and small ones for the simulator
+    SIGNATURE                    the kernel's argument types
+    make_kernel(config)          the kernel, its constants frozen in
+    prepare(problem, ...)        buffers, packing, tile lists: all that happens before a launch
+    launch(prepared, stream)     enqueues the step; allocates nothing
+
+Tests, benchmarks, plots, notebooks and the command line read `STEPS`: a new step is one file and one line.
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+from gemm_lessons import device
+
+device.choose()  # before any step imports Numba
+
+NAMES = (
+    "padded",
+    "naive",
+    "concatenated",
+    "tiled",
+    "persistent",
+    "masked",
+)
+
+STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}

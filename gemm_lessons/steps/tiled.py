@@ -1,0 +1,271 @@
+"""Shared-memory tiles, a register patch per thread; work is the list of tiles over all experts.
+
+Picture:
+              K                           BN                one block computes one BM x BN tile of y
+         +---------+                 +----------+
+     BM  |  s_x    |  <- BK wide     |          |           each thread owns TM x TN outputs, which
+         +---------+                 |  r_acc   |           lie threads_m rows and threads_n columns
+                        +---------+  +----------+           apart, so that a warp reads neighbours
+                    BN  |  s_w    |
+                        +---------+
+    expert 0: 150 rows -> 2 row tiles of 128 (the second one ragged); no tile straddles two experts
+
+What changed: a block computes a tile instead of single outputs. It walks along K in slabs of BK: copy the
+slabs of x and w to shared memory, 128 bits at a time, and multiply from there. While one slab is
+multiplied, the next one is on its way into registers. The search is by tile, not by row.
+
+Why it should help: an element of x is read from global memory once for BN outputs, and from shared memory
+once for TN outputs. Arithmetic per byte grows by a factor of about BM / 2.
+
+When it will not: experts with few tokens. A tile costs the same whether 1 or BM of its rows exist, so one
+token per expert wastes all but one row; and a handful of tiles cannot fill the GPU.
+
+What to measure: TFLOP/s against the fp32 peak on `S-x16`, and on `single-tokens`, where it must lose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from numba import cuda, float32, uint32
+
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts
+from gemm_lessons.problem import GroupedProblem, Inputs
+from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32
+from gemm_lessons.ptx.special_registers import tid_x
+from gemm_lessons.schedule import ceil_div, count_tiles, find_tile
+from gemm_lessons.steps._host import (
+    ConfigError,
+    begin,
+    require_block_size,
+    require_float32,
+    require_power_of_two,
+)
+
+launch = launch_parts
+
+SIGNATURE = "void(float32[:, ::1], float32[:, :, ::1], int32[::1], int32[::1], float32[:, ::1])"
+
+VECTOR = 4  # float32 in 128 bits
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Config:
+    """Tile extents, all powers of two, and how blocks share an SM.
+
+    Attributes:
+        BM, BN, BK: block tile.
+        TM, TN: outputs per thread.
+        band: row tiles that run side by side, for the L2 cache; see `schedule.find_tile`.
+        vector_loads: 128-bit loads from global memory; needs rows of x and w on 16-byte boundaries.
+        blocks_per_sm: how many blocks registers are rationed for.
+    """
+
+    BM: int = 128
+    BN: int = 128
+    BK: int = 16
+    TM: int = 8
+    TN: int = 8
+    band: int = 8
+    vector_loads: bool = True
+    blocks_per_sm: int = 2
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of a block: one for each TM x TN patch."""
+        return (self.BM // self.TM) * (self.BN // self.TN)
+
+    def validate(self, problem: GroupedProblem) -> None:
+        """Raise what makes this step impossible: wrong dtype, or extents that do not fit together."""
+        require_float32(problem)
+        require_power_of_two(BM=self.BM, BN=self.BN, BK=self.BK, TM=self.TM, TN=self.TN, band=self.band)
+        if self.TM > self.BM or self.TN > self.BN or self.BK < VECTOR:
+            raise ConfigError(f"{self}: a patch must fit into the tile, and BK must be {VECTOR} or more")
+        require_block_size(self.num_threads)
+        for name, rows in (("BM", self.BM), ("BN", self.BN)):
+            if rows * self.BK < VECTOR * self.num_threads:
+                raise ConfigError(
+                    f"{name} * BK is {rows * self.BK}, too few for {self.num_threads} threads to load"
+                    f" {VECTOR} each: use larger tiles or larger patches"
+                )
+
+
+CONFIG = Config()
+SIM_CONFIG = Config(BM=16, BN=16, BK=8, TM=4, TN=4, band=2, blocks_per_sm=1)
+
+
+def make_copies(config: Config, num_rows: int) -> tuple[Any, Any]:
+    """Two device functions that copy a slab [num_rows, BK]: global to registers, registers to shared.
+
+    In between, the thread multiplies: the latency of global memory hides behind arithmetic.
+    """
+    chunks = config.BK // VECTOR  # 128-bit pieces of a slab's row
+    rows_at_once = config.num_threads // chunks
+    num_loads = num_rows // rows_at_once
+    vector_loads = config.vector_loads
+
+    @cuda.jit(device=True)
+    def fetch(matrix, first_row, last_row, first_k, r_next):
+        thread = tid_x()
+        k = first_k + (thread & (chunks - 1)) * VECTOR
+        num_k = matrix.shape[1]
+        start = address_of(matrix, (0, 0))
+        for i in range(num_loads):
+            row = first_row + thread // chunks + i * rows_at_once
+            # Zeros beyond the edge add nothing, so the tails of rows and of K need no other code.
+            if vector_loads:
+                values = ld_global_v4_f32(
+                    start + (row * num_k + k) * FLOAT_BYTES, row < last_row and k < num_k
+                )
+                r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3] = values
+            else:
+                for e in range(VECTOR):
+                    inside = row < last_row and k + e < num_k
+                    r_next[i, e] = matrix[row, k + e] if inside else float32(0.0)
+
+    @cuda.jit(device=True)
+    def keep(r_next, s_slab):
+        thread = tid_x()
+        column = (thread & (chunks - 1)) * VECTOR
+        for i in range(num_loads):
+            for e in range(VECTOR):
+                s_slab[column + e, thread // chunks + i * rows_at_once] = r_next[i, e]
+
+    return fetch, keep
+
+
+def make_read(num_threads: int, num_values: int) -> Any:
+    """A device function that reads a thread's part of one row of a slab: pieces of 128 bits."""
+
+    @cuda.jit(device=True)
+    def read(s_slab, k, first, r_values):
+        for piece in range(num_values // VECTOR):
+            for e in range(VECTOR):
+                r_values[piece * VECTOR + e] = s_slab[k, first + piece * (num_threads * VECTOR) + e]
+
+    return read
+
+
+def make_tile_function(config: Config) -> Any:
+    """The device function that computes one tile; `persistent` and `masked` call the same one."""
+    BM, BN, BK, TM, TN = config.BM, config.BN, config.BK, config.TM, config.TN
+    threads_m, threads_n = BM // TM, BN // TN
+    # why + VECTOR: with rows of 16 words, rows 0, 2, 4 ... start in the same bank; with 20 they do not.
+    X_STRIDE, W_STRIDE = BM + VECTOR, BN + VECTOR
+    x_loads, w_loads = (rows * BK // VECTOR // config.num_threads for rows in (BM, BN))
+    chunks = BK // VECTOR
+    fetch_x, keep_x = make_copies(config, BM)
+    fetch_w, keep_w = make_copies(config, BN)
+
+    read_x, read_w = make_read(threads_m, TM), make_read(threads_n, TN)
+
+    @cuda.jit(device=True)
+    def multiply(r_x, r_w, r_acc):
+        for i in range(TM):
+            for j in range(TN):
+                r_acc[i, j] += r_x[i] * r_w[j]
+
+    @cuda.jit(device=True)
+    def multiply_tile(x, w, y, first_row, last_row, first_col):
+        """Set the tile of y at (first_row, first_col), clipped to last_row and N, to x @ w.T."""
+        s_x = cuda.shared.array((BK, X_STRIDE), float32, alignment=16)
+        s_w = cuda.shared.array((BK, W_STRIDE), float32, alignment=16)
+        r_next_x = cuda.local.array((x_loads, VECTOR), float32)
+        r_next_w = cuda.local.array((w_loads, VECTOR), float32)
+        r_x, r_other_x = cuda.local.array(TM, float32), cuda.local.array(TM, float32)
+        r_w, r_other_w = cuda.local.array(TN, float32), cuda.local.array(TN, float32)
+        r_acc = cuda.local.array((TM, TN), float32)
+        # why uint32: an index that cannot be negative needs no wrap-around, which costs two instructions.
+        thread = tid_x()
+        row_in_tile, col_in_tile = thread // threads_n * VECTOR, (thread & (threads_n - 1)) * VECTOR
+        num_n, num_k = w.shape[0], w.shape[1]
+
+        for i in range(TM):
+            for j in range(TN):
+                r_acc[i, j] = float32(0.0)
+        fetch_x(x, first_row, last_row, 0, r_next_x)
+        fetch_w(w, first_col, num_n, 0, r_next_w)
+
+        for k_tile in range(0, num_k, BK):
+            cuda.syncthreads()  # why: a fast warp would overwrite a slab that a slow one still reads
+            keep_x(r_next_x, s_x)
+            keep_w(r_next_w, s_w)
+            cuda.syncthreads()  # why: the slab is complete only when every thread has stored its part
+            fetch_x(x, first_row, last_row, k_tile + BK, r_next_x)
+            fetch_w(w, first_col, num_n, k_tile + BK, r_next_w)
+            read_x(s_x, 0, row_in_tile, r_x)
+            read_w(s_w, 0, col_in_tile, r_w)
+            for pair in range(BK // 2 - 1):
+                k = uint32(pair * 2)
+                read_x(s_x, k + 1, row_in_tile, r_other_x)
+                read_w(s_w, k + 1, col_in_tile, r_other_w)
+                multiply(r_x, r_w, r_acc)
+                read_x(s_x, k + 2, row_in_tile, r_x)
+                read_w(s_w, k + 2, col_in_tile, r_w)
+                multiply(r_other_x, r_other_w, r_acc)
+            read_x(s_x, BK - 1, row_in_tile, r_other_x)
+            read_w(s_w, BK - 1, col_in_tile, r_other_w)
+            multiply(r_x, r_w, r_acc)
+            multiply(r_other_x, r_other_w, r_acc)
+
+        for i in range(TM):
+            row = first_row + row_in_tile + (i & 3) + (i >> 2) * (threads_m * VECTOR)
+            for j in range(TN):
+                col = first_col + col_in_tile + (j & 3) + (j >> 2) * (threads_n * VECTOR)
+                if row < last_row and col < num_n:
+                    y[row, col] = r_acc[i, j]
+
+    return multiply_tile
+
+
+@cache
+def make_kernel(config: Config) -> Any:
+    """One block per tile: x [total_tokens, K], w [num_groups, N, K], y [total_tokens, N]."""
+    BM, BN, band = config.BM, config.BN, config.band
+    multiply_tile = make_tile_function(config)
+
+    @cuda.jit(launch_bounds=(config.num_threads, config.blocks_per_sm))
+    def tiled_kernel(x, w, offsets, tile_offsets, y):
+        tiles_n = (w.shape[1] + BN - 1) // BN
+        group, tile_m, tile_n = find_tile(tile_offsets, cuda.blockIdx.x, tiles_n, band)
+        multiply_tile(x, w[group], y, offsets[group] + tile_m * BM, offsets[group + 1], tile_n * BN)
+
+    return tiled_kernel
+
+
+def fit_loads(config: Config, problem: GroupedProblem) -> Config:
+    """Give up 128-bit loads where a row's length would put the next row off a 16-byte boundary.
+
+    Four scalar loads need more registers for their addresses than two blocks per SM leave to a thread.
+    """
+    if problem.K % VECTOR == 0:
+        return config
+    return replace(config, vector_loads=False, blocks_per_sm=1)
+
+
+def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
+    """Count the tiles of every expert and prepare one launch with a block for each.
+
+    Raises:
+        ProblemError: wrong dtype or inputs.
+        ConfigError: extents that do not fit together.
+    """
+    config, x, w = begin(problem, inputs, config, CONFIG, SIM_CONFIG)
+    config = fit_loads(config, problem)
+    output, y = guarded_output(problem)
+    tile_offsets = count_tiles(problem, config.BM, config.BN)
+    num_tiles = int(tile_offsets[-1])
+    if not num_tiles:
+        return Prepared(problem, config, {}, output, Work(0, 0, 0, 0))
+    arguments = (x, w, cuda.to_device(problem.offsets), cuda.to_device(tile_offsets), y)
+    gemm = Launch(make_kernel(config), num_tiles, config.num_threads, arguments)
+    work = Work(1, num_tiles, num_tiles, num_tiles * tile_flops(config, problem))
+    return Prepared(problem, config, {"gemm": gemm}, output, work, tile=(config.BM, config.BN))
+
+
+def tile_flops(config: Config, problem: GroupedProblem) -> int:
+    """Multiplies and adds of one tile, those beyond its ragged edge included."""
+    return 2 * config.BM * config.BN * ceil_div(problem.K, config.BK) * config.BK
