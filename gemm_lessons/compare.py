@@ -26,7 +26,7 @@ NUM_GUARD_ROWS = 8
 # even if the model had no slack, and it has: rounding is not always by half a unit.
 SIGMAS = 6.0
 
-_POISON_BITS = {4: 0x7FC0DEAD, 2: 0x7FAD}  # float32; float16 and bfloat16: quiet NaNs with a payload
+_POISON_BITS = {4: 0x7FC0DEAD, 2: 0x7FED}  # float32; float16 and bfloat16: quiet NaNs with a payload
 
 
 def output_dtype(dtype: str) -> np.dtype[Any]:
@@ -199,7 +199,7 @@ def check_output(
 
 @dataclass(frozen=True)
 class _Errors:
-    """Wrong outputs, with what is needed to see the pattern in them; arrays are [num_rows, N] or [num_rows]."""
+    """Wrong outputs, and what shows the pattern in them; arrays are [num_rows, N] or [num_rows]."""
 
     problem: GroupedProblem
     tile: tuple[int, int]
@@ -234,20 +234,22 @@ class _Errors:
         kind = "unwritten" if self.unwritten[self.wrong].all() else "wrong"
         if self.wrong.all():
             return f"every output is {self._factor() or kind}"
-        bad_rows, bad_columns = self.wrong.any(axis=1), self.wrong.any(axis=0)
+        bad_rows: Any = self.wrong.any(axis=1)
+        bad_columns: Any = self.wrong.any(axis=0)
         groups, bad_groups = np.unique(self.group), np.unique(self.group[bad_rows])
         if len(bad_groups) == 1 and len(groups) > 1:
             some = "every row" if bad_rows[self.group == bad_groups[0]].all() else "some rows"
             return f"only expert {bad_groups[0]} is {kind}, {some} of it"
-        counts = np.asarray(self.problem.counts)[self.group]
-        if _only(bad_rows, self.row >= counts // self.tile[0] * self.tile[0]):
+        counts: Array = np.asarray(self.problem.counts)[self.group]
+        for edge, at_edge in (("first", self.row == 0), ("last", self.row == counts - 1)):
+            if _only(bad_rows, at_edge):
+                return f"only the {edge} row of an expert is {kind}: look at the group search"
+        full_rows = counts // self.tile[0] * self.tile[0]
+        if _only(bad_rows, self.row >= full_rows):
             return f"only rows past an expert's last full tile of {self.tile[0]} are {kind}: the row tail"
         full_columns = self.problem.N // self.tile[1] * self.tile[1]
         if _only(bad_columns, np.arange(self.problem.N) >= full_columns):
             return f"only columns past the last full tile of {self.tile[1]} are {kind}: the column tail"
-        for edge, at_edge in (("first", self.row == 0), ("last", self.row == counts - 1)):
-            if _only(bad_rows, at_edge):
-                return f"only the {edge} row of an expert is {kind}: look at the group search"
         if bad_columns.sum() == 1:
             return f"one column is {kind}"
         num_tiles = self._num_tiles()
@@ -268,6 +270,6 @@ class _Errors:
         return int(np.unique(tiles, axis=1).shape[1])
 
 
-def _only(bad: Array, where: Array) -> bool:
+def _only(bad: Any, where: Any) -> bool:
     """Whether everything bad lies where this says, and that is not everywhere."""
     return bool(not where.all() and not (bad & ~where).any())

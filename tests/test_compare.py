@@ -92,7 +92,7 @@ def test_one_wrong_element_is_caught_and_located(change):
     assert not comparison.ok
     found = comparison.mismatch
     assert (found.expert, found.row, found.column, found.num_wrong) == (2, 5, 3, 1)
-    with pytest.raises(AssertionError, match="expert 2, tile .0, 0., row 5 of the expert, column 3"):
+    with pytest.raises(AssertionError, match=r"expert 2, tile \(0, 0\), row 5 of the expert, column 3"):
         comparison.raise_if_wrong("planted")
 
 

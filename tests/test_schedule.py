@@ -1,5 +1,7 @@
 """Every tile once, none lost, whatever the routing; the device's maps agree with the host's."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,7 +93,7 @@ def test_a_prediction_runs_every_tile_once_and_no_block_twice_at_a_time(problem,
         by_block.setdefault(piece.block, []).append(piece)
     for pieces in by_block.values():
         pieces.sort(key=lambda piece: piece.start)
-        assert all(a.stop <= b.start for a, b in zip(pieces, pieces[1:], strict=False))
+        assert all(a.stop <= b.start for a, b in itertools.pairwise(pieces))
     longest = 8 * 8 * problem.K
     total = len(tiles) * longest
     assert total / num_blocks <= timeline.makespan or not tiles

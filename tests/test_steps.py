@@ -165,9 +165,9 @@ def test_masked_refuses_a_capacity_that_is_too_small():
     ("changes", "message"),
     [
         ({"BM": 24}, "BM is 24"),
-        ({"TM": 32}, "a patch must fit"),
-        ({"BM": 4, "TM": 1, "BK": 4}, "BM [*] BK is 16"),
-        ({"BM": 128, "BN": 128, "TM": 1}, "4096 threads"),
+        ({"TM": 32}, "TM is 32: use 4 to 16"),
+        ({"BN": 64, "BM": 4, "BK": 4}, "BM [*] BK is 16"),
+        ({"BM": 256, "BN": 128}, "2048 threads"),
     ],
 )
 def test_tile_extents_that_do_not_fit_are_refused(changes, message):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.ptx.instruction import SIMULATED, instruction
+from gemm_lessons.sim.registry import Instruction
 
 
 @instruction(
@@ -20,7 +21,7 @@ from gemm_lessons.ptx.instruction import SIMULATED, instruction
     "UniTuple(float32, 4)(int64, int32)",
 )
 def ld_global_v4_f32(ctx, address, inside):
-    """Load four neighbouring float32 at once, or zeros where there is nothing to load; each thread for itself.
+    """Load four neighbouring float32 at once, or zeros outside; each thread for itself.
 
     The instruction is predicated, not branched around: a branch would merge its result with the zeros
     in a register of its own, and that move waits for the load (measured: 8 % of the tiled kernel).
@@ -37,8 +38,33 @@ def ld_global_v4_f32(ctx, address, inside):
     return tuple(ctx.load(address, np.float32, 4)) if inside else (np.float32(0),) * 4
 
 
+@instruction(
+    """{
+    .reg .pred inside;
+    setp.ne.s32 inside, $2, 0;
+    mov.f32 $0, 0f00000000;
+    @inside ld.global.f32 $0, [$1];
+    }""",
+    "=&f,l,r",
+    "float32(int64, int32)",
+)
+def ld_global_f32(ctx, address, inside):
+    """Load one float32, or zero where there is nothing to load; `ld_global_v4_f32` for odd addresses.
+
+    PTX ISA, "Data Movement and Conversion Instructions: ld".
+
+    Args:
+        ctx: the simulated machine.
+        address: a multiple of 4 bytes; not looked at unless inside.
+        inside: whether to load.
+
+    Returns:
+        The value.
+    """
+    return ctx.load(address, np.float32)[0] if inside else np.float32(0)
+
+
 if SIMULATED:
-    from gemm_lessons.sim.registry import Instruction
 
     def _address_of(ctx: Any, array: Any, index: Any) -> int:
         return ctx.address(array, index)

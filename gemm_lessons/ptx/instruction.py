@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gemm_lessons import device
+from gemm_lessons.sim.registry import Instruction, Scope
 
 device.choose()  # why here: every line below decides by whether Numba simulates
 
@@ -28,7 +29,7 @@ def instruction(
     constraints: str,
     signature: str,
     *,
-    scope: str = "thread",
+    scope: Scope = "thread",
     memory: bool = True,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Turn the simulator meaning of an instruction into a function for both paths.
@@ -47,8 +48,6 @@ def instruction(
 
     def decorate(meaning: Callable[..., Any]) -> Any:
         if SIMULATED:
-            from gemm_lessons.sim.registry import Instruction
-
             return Instruction(meaning.__name__, scope, meaning)
         return _emitted(meaning, template, constraints + (",~{memory}" if memory else ""), signature)
 
@@ -69,7 +68,7 @@ def _emitted(meaning: Callable[..., Any], template: str, constraints: str, signa
             for value, have, want in zip(arguments, sig.args, argument_types, strict=True)
         ]
         takes = [context.get_value_type(type_) for type_ in argument_types]
-        if isinstance(result_type, types.UniTuple):
+        if isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
             element = context.get_value_type(result_type.dtype)
             gives = ir.LiteralStructType([element] * result_type.count)
         elif result_type == types.void:
@@ -78,7 +77,7 @@ def _emitted(meaning: Callable[..., Any], template: str, constraints: str, signa
             gives = context.get_value_type(result_type)
         # why side_effect: without it LLVM may merge, hoist or drop the instruction.
         result = builder.asm(ir.FunctionType(gives, takes), template, constraints, values, side_effect=True)
-        if isinstance(result_type, types.UniTuple):
+        if isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
             return cgutils.pack_array(builder, cgutils.unpack_tuple(builder, result))
         return context.get_dummy_value() if result_type == types.void else result
 

@@ -175,7 +175,7 @@ def prepare(
         ConfigError: extents that do not fit together.
     """
     config, x, w = begin(problem, inputs, config, CONFIG, SIM_CONFIG)
-    config = tiled.fit_loads(config, problem)
+    config = tiled.fit_loads(config, problem, x, w)
     capacity = problem.max_tokens if capacity is None else capacity
     if problem.max_tokens > capacity:
         raise ProblemError(

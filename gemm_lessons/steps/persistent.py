@@ -152,7 +152,7 @@ def prepare(
         ValueError: an unknown schedule.
     """
     config, x, w = begin(problem, inputs, config, CONFIG, SIM_CONFIG)
-    config = tiled.fit_loads(config, problem)
+    config = tiled.fit_loads(config, problem, x, w)
     output, y = guarded_output(problem)
     tile_offsets = count_tiles(problem, config.BM, config.BN)
     num_tiles = int(tile_offsets[-1])

@@ -3,16 +3,16 @@
 Picture:
               K                           BN                one block computes one BM x BN tile of y
          +---------+                 +----------+
-     BM  |  s_x    |  <- BK wide     |          |           each thread owns TM x TN outputs, which
-         +---------+                 |  r_acc   |           lie threads_m rows and threads_n columns
-                        +---------+  +----------+           apart, so that a warp reads neighbours
-                    BN  |  s_w    |
-                        +---------+
-    expert 0: 150 rows -> 2 row tiles of 128 (the second one ragged); no tile straddles two experts
+     BM  |  s_x    |  <- BK wide     |  r_acc   |           each thread owns TM x TN outputs, in
+         +---------+                 |          |           pieces of 4 x 4: 128 bits of a slab feed
+                        +---------+  +----------+           4 rows or 4 columns
+                    BN  |  s_w    |  <- BK wide
+    expert 0: 150 rows -> 3 row tiles of 64, the last one ragged; no tile straddles two experts
 
 What changed: a block computes a tile instead of single outputs. It walks along K in slabs of BK: copy the
 slabs of x and w to shared memory, 128 bits at a time, and multiply from there. While one slab is
-multiplied, the next one is on its way into registers. The search is by tile, not by row.
+multiplied, the next one is on its way into registers. Slabs lie transposed, so that one 128-bit read
+brings four rows of one k, and the reads for k + 1 run while k is multiplied. The search is by tile.
 
 Why it should help: an element of x is read from global memory once for BN outputs, and from shared memory
 once for TN outputs. Arithmetic per byte grows by a factor of about BM / 2.
@@ -27,13 +27,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from numba import cuda, float32, uint32
 
 from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts
 from gemm_lessons.problem import GroupedProblem, Inputs
-from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32
+from gemm_lessons.ptx.global_memory import address_of, ld_global_f32, ld_global_v4_f32
 from gemm_lessons.ptx.special_registers import tid_x
 from gemm_lessons.schedule import ceil_div, count_tiles, find_tile
 from gemm_lessons.steps._host import (
@@ -64,14 +64,14 @@ class Config:
         blocks_per_sm: how many blocks registers are rationed for.
     """
 
-    BM: int = 128
+    BM: int = 64
     BN: int = 128
     BK: int = 16
     TM: int = 8
     TN: int = 8
     band: int = 8
     vector_loads: bool = True
-    blocks_per_sm: int = 2
+    blocks_per_sm: int = 4
 
     @property
     def num_threads(self) -> int:
@@ -82,8 +82,9 @@ class Config:
         """Raise what makes this step impossible: wrong dtype, or extents that do not fit together."""
         require_float32(problem)
         require_power_of_two(BM=self.BM, BN=self.BN, BK=self.BK, TM=self.TM, TN=self.TN, band=self.band)
-        if self.TM > self.BM or self.TN > self.BN or self.BK < VECTOR:
-            raise ConfigError(f"{self}: a patch must fit into the tile, and BK must be {VECTOR} or more")
+        for name, patch, tile in (("TM", self.TM, self.BM), ("TN", self.TN, self.BN)):
+            if not VECTOR <= patch <= tile:
+                raise ConfigError(f"{name} is {patch}: use {VECTOR} to {tile}, the tile's extent")
         require_block_size(self.num_threads)
         for name, rows in (("BM", self.BM), ("BN", self.BN)):
             if rows * self.BK < VECTOR * self.num_threads:
@@ -92,6 +93,8 @@ class Config:
                     f" {VECTOR} each: use larger tiles or larger patches"
                 )
 
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 CONFIG = Config()
 SIM_CONFIG = Config(BM=16, BN=16, BK=8, TM=4, TN=4, band=2, blocks_per_sm=1)
@@ -110,26 +113,25 @@ def make_copies(config: Config, num_rows: int) -> tuple[Any, Any]:
     @cuda.jit(device=True)
     def fetch(matrix, first_row, last_row, first_k, r_next):
         thread = tid_x()
-        k = first_k + (thread & (chunks - 1)) * VECTOR
+        k = first_k + thread % chunks * VECTOR
         num_k = matrix.shape[1]
         start = address_of(matrix, (0, 0))
         for i in range(num_loads):
             row = first_row + thread // chunks + i * rows_at_once
+            address = start + (row * num_k + k) * FLOAT_BYTES
             # Zeros beyond the edge add nothing, so the tails of rows and of K need no other code.
             if vector_loads:
-                values = ld_global_v4_f32(
-                    start + (row * num_k + k) * FLOAT_BYTES, row < last_row and k < num_k
-                )
+                values = ld_global_v4_f32(address, row < last_row and k < num_k)
                 r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3] = values
             else:
                 for e in range(VECTOR):
                     inside = row < last_row and k + e < num_k
-                    r_next[i, e] = matrix[row, k + e] if inside else float32(0.0)
+                    r_next[i, e] = ld_global_f32(address + e * FLOAT_BYTES, inside)
 
     @cuda.jit(device=True)
     def keep(r_next, s_slab):
         thread = tid_x()
-        column = (thread & (chunks - 1)) * VECTOR
+        column = thread % chunks * VECTOR
         for i in range(num_loads):
             for e in range(VECTOR):
                 s_slab[column + e, thread // chunks + i * rows_at_once] = r_next[i, e]
@@ -138,13 +140,12 @@ def make_copies(config: Config, num_rows: int) -> tuple[Any, Any]:
 
 
 def make_read(num_threads: int, num_values: int) -> Any:
-    """A device function that reads a thread's part of one row of a slab: pieces of 128 bits."""
+    """A device function that reads a thread's values from row k of a slab, 128 bits at a time."""
 
     @cuda.jit(device=True)
     def read(s_slab, k, first, r_values):
-        for piece in range(num_values // VECTOR):
-            for e in range(VECTOR):
-                r_values[piece * VECTOR + e] = s_slab[k, first + piece * (num_threads * VECTOR) + e]
+        for i in range(num_values):
+            r_values[i] = s_slab[k, first + i // VECTOR * (num_threads * VECTOR) + i % VECTOR]
 
     return read
 
@@ -153,13 +154,11 @@ def make_tile_function(config: Config) -> Any:
     """The device function that computes one tile; `persistent` and `masked` call the same one."""
     BM, BN, BK, TM, TN = config.BM, config.BN, config.BK, config.TM, config.TN
     threads_m, threads_n = BM // TM, BN // TN
-    # why + VECTOR: with rows of 16 words, rows 0, 2, 4 ... start in the same bank; with 20 they do not.
-    X_STRIDE, W_STRIDE = BM + VECTOR, BN + VECTOR
     x_loads, w_loads = (rows * BK // VECTOR // config.num_threads for rows in (BM, BN))
-    chunks = BK // VECTOR
+    # why + VECTOR: a warp stores to rows 0, 4, 8, 12 of a slab at once; unpadded, all start in one bank.
+    X_STRIDE, W_STRIDE = BM + VECTOR, BN + VECTOR
     fetch_x, keep_x = make_copies(config, BM)
     fetch_w, keep_w = make_copies(config, BN)
-
     read_x, read_w = make_read(threads_m, TM), make_read(threads_n, TN)
 
     @cuda.jit(device=True)
@@ -175,12 +174,11 @@ def make_tile_function(config: Config) -> Any:
         s_w = cuda.shared.array((BK, W_STRIDE), float32, alignment=16)
         r_next_x = cuda.local.array((x_loads, VECTOR), float32)
         r_next_w = cuda.local.array((w_loads, VECTOR), float32)
-        r_x, r_other_x = cuda.local.array(TM, float32), cuda.local.array(TM, float32)
-        r_w, r_other_w = cuda.local.array(TN, float32), cuda.local.array(TN, float32)
+        r_x_even, r_x_odd = cuda.local.array(TM, float32), cuda.local.array(TM, float32)
+        r_w_even, r_w_odd = cuda.local.array(TN, float32), cuda.local.array(TN, float32)
         r_acc = cuda.local.array((TM, TN), float32)
-        # why uint32: an index that cannot be negative needs no wrap-around, which costs two instructions.
         thread = tid_x()
-        row_in_tile, col_in_tile = thread // threads_n * VECTOR, (thread & (threads_n - 1)) * VECTOR
+        thread_row, thread_col = thread // threads_n * VECTOR, thread % threads_n * VECTOR
         num_n, num_k = w.shape[0], w.shape[1]
 
         for i in range(TM):
@@ -196,25 +194,26 @@ def make_tile_function(config: Config) -> Any:
             cuda.syncthreads()  # why: the slab is complete only when every thread has stored its part
             fetch_x(x, first_row, last_row, k_tile + BK, r_next_x)
             fetch_w(w, first_col, num_n, k_tile + BK, r_next_w)
-            read_x(s_x, 0, row_in_tile, r_x)
-            read_w(s_w, 0, col_in_tile, r_w)
+
+            read_x(s_x, 0, thread_row, r_x_even)
+            read_w(s_w, 0, thread_col, r_w_even)
             for pair in range(BK // 2 - 1):
-                k = uint32(pair * 2)
-                read_x(s_x, k + 1, row_in_tile, r_other_x)
-                read_w(s_w, k + 1, col_in_tile, r_other_w)
-                multiply(r_x, r_w, r_acc)
-                read_x(s_x, k + 2, row_in_tile, r_x)
-                read_w(s_w, k + 2, col_in_tile, r_w)
-                multiply(r_other_x, r_other_w, r_acc)
-            read_x(s_x, BK - 1, row_in_tile, r_other_x)
-            read_w(s_w, BK - 1, col_in_tile, r_other_w)
-            multiply(r_x, r_w, r_acc)
-            multiply(r_other_x, r_other_w, r_acc)
+                k = uint32(pair * 2)  # why uint32: an index that cannot be negative needs no wrap-around
+                read_x(s_x, k + 1, thread_row, r_x_odd)
+                read_w(s_w, k + 1, thread_col, r_w_odd)
+                multiply(r_x_even, r_w_even, r_acc)
+                read_x(s_x, k + 2, thread_row, r_x_even)
+                read_w(s_w, k + 2, thread_col, r_w_even)
+                multiply(r_x_odd, r_w_odd, r_acc)
+            read_x(s_x, BK - 1, thread_row, r_x_odd)
+            read_w(s_w, BK - 1, thread_col, r_w_odd)
+            multiply(r_x_even, r_w_even, r_acc)
+            multiply(r_x_odd, r_w_odd, r_acc)
 
         for i in range(TM):
-            row = first_row + row_in_tile + (i & 3) + (i >> 2) * (threads_m * VECTOR)
+            row = first_row + thread_row + i // VECTOR * (threads_m * VECTOR) + i % VECTOR
             for j in range(TN):
-                col = first_col + col_in_tile + (j & 3) + (j >> 2) * (threads_n * VECTOR)
+                col = first_col + thread_col + j // VECTOR * (threads_n * VECTOR) + j % VECTOR
                 if row < last_row and col < num_n:
                     y[row, col] = r_acc[i, j]
 
@@ -236,14 +235,11 @@ def make_kernel(config: Config) -> Any:
     return tiled_kernel
 
 
-def fit_loads(config: Config, problem: GroupedProblem) -> Config:
-    """Give up 128-bit loads where a row's length would put the next row off a 16-byte boundary.
-
-    Four scalar loads need more registers for their addresses than two blocks per SM leave to a thread.
-    """
-    if problem.K % VECTOR == 0:
-        return config
-    return replace(config, vector_loads=False, blocks_per_sm=1)
+def fit_loads(config: AnyConfig, problem: GroupedProblem, *arrays: Any) -> AnyConfig:
+    """Give up 128-bit loads where a row, or a whole array, does not start on a 16-byte boundary."""
+    starts = [getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0] for array in arrays]
+    aligned = problem.K % VECTOR == 0 and all(start % (VECTOR * FLOAT_BYTES) == 0 for start in starts)
+    return replace(config, vector_loads=config.vector_loads and aligned)
 
 
 def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
@@ -254,7 +250,7 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
         ConfigError: extents that do not fit together.
     """
     config, x, w = begin(problem, inputs, config, CONFIG, SIM_CONFIG)
-    config = fit_loads(config, problem)
+    config = fit_loads(config, problem, x, w)
     output, y = guarded_output(problem)
     tile_offsets = count_tiles(problem, config.BM, config.BN)
     num_tiles = int(tile_offsets[-1])
