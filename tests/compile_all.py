@@ -1,0 +1,58 @@
+"""Compile every kernel of the ladder for every generation of GPUs and print what ptxas says, as JSON lines.
+
+Runs in a process of its own, because Numba's mode is fixed at import:
+
+    GEMM_LESSONS_DEVICE=compile python tests/compile_all.py
+"""
+
+import json
+import sys
+from dataclasses import replace
+
+from gemm_lessons import compile_only
+from gemm_lessons.steps import STEPS, masked, padded, persistent, tiled
+
+COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+
+
+def kernels():
+    """Every kernel, and every variant that a problem can ask for: (name, kernel, signature)."""
+    for name, module in STEPS.items():
+        yield name, module.make_kernel(module.CONFIG), module.SIGNATURE
+    for module in (tiled, persistent, masked):
+        name = f"{module.__name__.rsplit('.', 1)[1]}, scalar loads"
+        yield name, module.make_kernel(replace(module.CONFIG, vector_loads=False)), module.SIGNATURE
+    traced = replace(persistent.CONFIG, trace=True)
+    yield "persistent, traced", persistent.make_kernel(traced), persistent.SIGNATURE
+    linear = replace(STEPS["concatenated"].CONFIG, search="linear")
+    yield "concatenated, linear", STEPS["concatenated"].make_kernel(linear), STEPS["concatenated"].SIGNATURE
+    yield "pack_rows", padded.pack_rows, padded.PACK_SIGNATURE
+    yield "unpack_rows", padded.unpack_rows, padded.UNPACK_SIGNATURE
+    yield "place_rows", masked.place_rows, masked.PLACE_SIGNATURE
+
+
+def main() -> int:
+    """Print one line a kernel and compute capability; exit code 3 and a sentence if nothing can compile."""
+    reason = compile_only.missing()
+    if reason:
+        print(reason)
+        return 3
+    for name, kernel, signature in kernels():
+        for compute_capability in COMPUTE_CAPABILITIES:
+            compiled = compile_only.compile_kernel(kernel, signature, compute_capability)
+            facts = {
+                "kernel": name,
+                "sm": "{}.{}".format(*compute_capability),
+                "registers": compiled.registers,
+                "spill_bytes": compiled.spill_bytes,
+                "stack_bytes": compiled.stack_bytes,
+                "warnings": compiled.warnings,
+                "float64": ".f64" in compiled.ptx,
+                "vector_loads": "ld.global.v4.f32" in compiled.ptx,
+            }
+            print(json.dumps(facts), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Without a GPU: every kernel compiles for every generation, spills nothing and computes in float32."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.xdist_group("compile gate")
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    script = Path(__file__).with_name("compile_all.py")
+    environment = os.environ | {"GEMM_LESSONS_DEVICE": "compile", "NUMBA_ENABLE_CUDASIM": "0"}
+    run = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False
+    )
+    if run.returncode == 3:
+        pytest.skip(f"NOT RUN: {run.stdout.strip()}")
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def offenders(compiled, fact):
+    return [f"{facts['kernel']} on sm {facts['sm']}: {facts[fact]}" for facts in compiled if facts[fact]]
+
+
+@pytest.mark.parametrize("fact", ["spill_bytes", "stack_bytes", "warnings", "float64"])
+def test_no_kernel_has(compiled, fact):
+    assert offenders(compiled, fact) == []
+
+
+def test_every_step_compiles_for_every_generation(compiled):
+    from gemm_lessons.steps import STEPS
+
+    pairs = {(facts["kernel"], facts["sm"]) for facts in compiled}
+    assert {(name, sm) for name in STEPS for sm in ("7.5", "8.0", "9.0")} <= pairs
+
+
+def test_tiles_are_loaded_128_bits_at_a_time(compiled):
+    loads = {facts["kernel"]: facts["vector_loads"] for facts in compiled}
+    assert [name for name in ("tiled", "persistent", "masked") if not loads[name]] == []
+    assert [name for name, wide in loads.items() if wide and "scalar" in name] == []
+
+
+def test_as_many_blocks_fit_on_an_sm_as_the_steps_plan_with(compiled):
+    from gemm_lessons.steps import tiled
+
+    registers_per_sm = 65536
+    plan = tiled.CONFIG.blocks_per_sm * tiled.CONFIG.num_threads
+    for facts in compiled:
+        if facts["kernel"] in ("tiled", "persistent", "masked"):
+            assert facts["registers"] * plan <= registers_per_sm, facts
