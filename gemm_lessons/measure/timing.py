@@ -1,0 +1,198 @@
+"""The timing protocol, written once.
+
+    warm up | flush | E call E | flush | E call E | flush | E call E | ... | check every output again
+                      `-- set 0          `-- set 1          `-- set 0
+      E: an event on the device; the time between two of them is a sample
+
+Compiling and warming up are outside, the L2 cache is flushed before every sample, several input sets
+take turns, and the answer is the median with its spread.  While the device flushes, the host enqueues
+the call, so that its work is hidden; `host_time` measures that work by itself.
+
+Nothing is ever timed in the simulator: a time that is not one is worse than none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gemm_lessons import device
+
+Call = Callable[[Any], None]  # enqueues work on a stream
+
+LEAST_FLUSH_BYTES = 128 * 2**20
+
+
+class TimingError(RuntimeError):
+    """Timing was asked for where it would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers of the protocol, recorded with every result.
+
+    Attributes:
+        samples: timed calls, at most.
+        least_samples: timed calls, at least, however slow they are.
+        warmups: calls before the first sample.
+        seconds: stop after this much device time, once there are least_samples.
+        host_calls: calls enqueued in a row to measure the host's work.
+    """
+
+    samples: int = 30
+    least_samples: int = 5
+    warmups: int = 3
+    seconds: float = 0.5
+    host_calls: int = 10
+
+    @classmethod
+    def quick(cls) -> Rules:
+        """Fewer samples: for a demo, not for the record."""
+        return cls(samples=10, least_samples=3, warmups=2, seconds=0.1, host_calls=5)
+
+    def describe(self) -> dict[str, Any]:
+        """The protocol as recorded in a results file."""
+        return {**asdict(self), "statistic": "median", "l2": "flushed before every sample"}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples of one call, in microseconds.
+
+    Attributes:
+        median_us: the middle sample.
+        iqr_us: spread: the middle half of the samples lies in an interval this wide.
+        samples: how many there were.
+    """
+
+    median_us: float
+    iqr_us: float
+    samples: int
+
+
+class Gpu(Protocol):
+    """What the protocol needs from a device; `CudaGpu` is the real one, tests bring their own."""
+
+    stream: Any
+
+    def flush(self) -> None:
+        """Enqueue work that pushes everything out of the L2 cache."""
+
+    def record(self) -> Any:
+        """Enqueue an event and return it."""
+
+    def elapsed_us(self, start: Any, stop: Any) -> float:
+        """Microseconds on the device between two events that have happened."""
+
+    def wait(self) -> None:
+        """Wait until the device has done everything."""
+
+
+class CudaGpu:
+    """The chosen GPU with a stream and a buffer to flush its L2 cache with.
+
+    Raises:
+        TimingError: there is no GPU: kernels run in the simulator.
+    """
+
+    def __init__(self) -> None:
+        chosen = device.choose()
+        if not chosen.is_gpu:
+            raise TimingError(
+                f"nothing can be timed on the {chosen.name} ({chosen.reason}):"
+                " its times say nothing about a GPU; look at the counted work instead"
+            )
+        from cuda.bindings import driver
+        from numba import cuda
+
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
+        _, l2_bytes = driver.cuDeviceGetAttribute(attribute, driver.CUdevice(0))
+        self._cuda, self._driver = cuda, driver
+        self.stream = cuda.stream()
+        self.flush_bytes = max(LEAST_FLUSH_BYTES, 2 * l2_bytes)
+        self._buffer = cuda.device_array(self.flush_bytes, np.uint8)
+        self._address = self._buffer.__cuda_array_interface__["data"][0]
+
+    def flush(self) -> None:
+        """Write a buffer larger than the L2 cache, twice."""
+        for _ in range(2):
+            self._driver.cuMemsetD8Async(self._address, 0, self.flush_bytes, int(self.stream))
+
+    def record(self) -> Any:
+        """Enqueue an event on the stream and return it."""
+        event = self._cuda.event(timing=True)
+        event.record(self.stream)
+        return event
+
+    def elapsed_us(self, start: Any, stop: Any) -> float:
+        """Microseconds on the device between two events that have happened."""
+        return float(self._cuda.event_elapsed_time(start, stop)) * 1e3
+
+    def wait(self) -> None:
+        """Wait until the device has done everything; raises what went wrong there."""
+        self._cuda.synchronize()
+
+
+def time_calls(calls: Sequence[Call], gpu: Gpu, rules: Rules) -> Timing:
+    """Time a call on the device, by the protocol.
+
+    Args:
+        calls: the same work on different inputs; they take turns.
+        gpu: where.
+        rules: how often.
+
+    Returns:
+        Median and spread over the samples.
+
+    Raises:
+        ValueError: there is nothing to call.
+    """
+    if not calls:
+        raise ValueError("nothing to time: calls is empty")
+    for i in range(max(rules.warmups, len(calls))):  # every one once: modules and graphs load on first use
+        calls[i % len(calls)](gpu.stream)
+    gpu.wait()
+    samples: list[float] = []
+    while len(samples) < rules.samples:
+        gpu.flush()
+        start = gpu.record()
+        calls[len(samples) % len(calls)](gpu.stream)
+        stop = gpu.record()
+        gpu.wait()
+        samples.append(gpu.elapsed_us(start, stop))
+        if len(samples) >= rules.least_samples and sum(samples) > rules.seconds * 1e6:
+            break
+    low, middle, high = np.percentile(samples, (25, 50, 75))
+    return Timing(float(middle), float(high - low), len(samples))
+
+
+def host_time(calls: Sequence[Call], gpu: Gpu, rules: Rules) -> float:
+    """Microseconds that the host spends to enqueue one call.
+
+    The device works at the same time, so this shows only where the device has less to do than the host.
+    """
+    gpu.wait()
+    samples = []
+    for _ in range(rules.least_samples):
+        start = time.perf_counter()
+        for i in range(rules.host_calls):
+            calls[i % len(calls)](gpu.stream)
+        samples.append((time.perf_counter() - start) / rules.host_calls)
+        gpu.wait()  # why inside: a full queue would make the host wait for the device
+    return float(np.median(samples)) * 1e6
+
+
+def time_on_cpu(work: Callable[[], object], *, repeats: int = 5) -> Timing:
+    """Time host work by the host's clock: for NumPy on the CPU, never for the simulator."""
+    work()
+    samples = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        samples.append((time.perf_counter() - start) * 1e6)
+    low, middle, high = np.percentile(samples, (25, 50, 75))
+    return Timing(float(middle), float(high - low), repeats)

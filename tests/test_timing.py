@@ -1,0 +1,91 @@
+"""The timing protocol, on a device whose clock the test owns."""
+
+import pytest
+
+from gemm_lessons.measure import timing
+from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, host_time, time_calls
+
+
+class FakeGpu:
+    """Work takes as long as it says; what happened is written down."""
+
+    stream = "the stream"
+
+    def __init__(self):
+        self.now, self.log = 0.0, []
+
+    def flush(self):
+        self.now += 1000
+        self.log.append("flush")
+
+    def record(self):
+        self.log.append("event")
+        return self.now
+
+    def elapsed_us(self, start, stop):
+        return stop - start
+
+    def wait(self):
+        self.log.append("wait")
+
+    def work(self, name, *durations):
+        remaining = list(durations)
+
+        def call(stream):
+            assert stream == self.stream
+            self.log.append(name)
+            self.now += remaining.pop(0) if len(remaining) > 1 else remaining[0]
+
+        return call
+
+
+def test_l2_is_flushed_before_every_sample_and_outside_it():
+    gpu = FakeGpu()
+    measured = time_calls([gpu.work("a", 7)], gpu, Rules(samples=3, warmups=0))
+    assert measured.median_us == 7  # the 1000 us of the flush are not in it
+    assert gpu.log == ["a", "wait", *["flush", "event", "a", "event", "wait"] * 3]
+
+
+def test_warm_up_is_not_in_the_samples():
+    gpu = FakeGpu()
+    measured = time_calls([gpu.work("a", 900, 900, 5)], gpu, Rules(samples=4, warmups=2))
+    assert (measured.median_us, measured.iqr_us) == (5, 0)
+
+
+def test_input_sets_take_turns():
+    gpu = FakeGpu()
+    time_calls([gpu.work("a", 1), gpu.work("b", 1)], gpu, Rules(samples=4, warmups=0))
+    assert [entry for entry in gpu.log if entry in "ab"] == ["a", "b", *"abab"]
+
+
+def test_median_and_spread_survive_an_outlier():
+    gpu = FakeGpu()
+    measured = time_calls([gpu.work("a", 1, 10, 11, 12, 13, 9000)], gpu, Rules(samples=5, warmups=1))
+    assert (measured.median_us, measured.iqr_us, measured.samples) == (12, 2, 5)
+
+
+def test_slow_work_stops_early_but_not_before_the_least():
+    gpu = FakeGpu()
+    rules = Rules(samples=30, least_samples=4, seconds=0.5)
+    assert time_calls([gpu.work("a", 4e5)], gpu, rules).samples == 4
+
+
+def test_nothing_to_time_is_an_error():
+    with pytest.raises(ValueError, match="empty"):
+        time_calls([], FakeGpu(), Rules())
+
+
+def test_host_time_waits_for_the_device_outside_the_clock(monkeypatch):
+    gpu = FakeGpu()
+    clock = iter([0.0, 2e-5, 1.0, 1.0 + 4e-5, 2.0, 2.0 + 2e-5])
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    measured = host_time([gpu.work("a", 1)], gpu, Rules(least_samples=3, host_calls=10))
+    assert measured == pytest.approx(2.0)
+    assert gpu.log.count("a") == 30
+
+
+def test_the_simulator_is_never_timed(monkeypatch):
+    simulator = timing.device.Device("sim", "simulator", "no driver", (9, 0), 8, 0)
+    monkeypatch.setattr(timing.device, "choose", lambda: simulator)
+    with pytest.raises(TimingError, match="nothing can be timed on the simulator"):
+        CudaGpu()
