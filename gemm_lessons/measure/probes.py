@@ -1,0 +1,53 @@
+"""Kernels that reach for the device's limits: reading, copying, and multiply-adds in registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons import device
+
+device.choose()
+
+from numba import cuda, float32, int32, uint64  # noqa: E402  why late: the device is chosen first
+
+THREADS = 256
+BLOCKS_PER_SM = 8  # 2048 threads: as many as an SM of a data-center GPU holds
+READS = 8  # loads in flight per thread
+CHAINS = 8  # independent multiply-adds per thread: more than the latency of one
+FMA_UNROLL = 32
+
+
+@cuda.jit
+def read_kernel(words: Any, sink: Any) -> None:
+    """Read 64-bit words, coalesced, and keep nothing but their parity."""
+    step = cuda.gridsize(1)
+    first = cuda.grid(1)
+    parity = uint64(0)
+    for i in range(first, words.size - (READS - 1) * step, READS * step):
+        for j in range(READS):
+            parity ^= words[i + j * step]
+    if parity == uint64(1):  # why: without a use of what was read, the compiler drops the loads
+        sink[0] = parity
+
+
+@cuda.jit(fastmath=True)
+def fma_kernel(rounds: Any, a: Any, b: Any, sink: Any) -> None:
+    """Multiply and add in registers: rounds * FMA_UNROLL * CHAINS multiply-adds per thread."""
+    start = float32(cuda.threadIdx.x)
+    r0, r1, r2, r3 = start, start + a, start + b, start - a
+    r4, r5, r6, r7 = start - b, start * a, start * b, start + a + b
+    for _ in range(int32(rounds)):
+        for _ in range(FMA_UNROLL):
+            r0 = cuda.fma(r0, a, b)
+            r1 = cuda.fma(r1, a, b)
+            r2 = cuda.fma(r2, a, b)
+            r3 = cuda.fma(r3, a, b)
+            r4 = cuda.fma(r4, a, b)
+            r5 = cuda.fma(r5, a, b)
+            r6 = cuda.fma(r6, a, b)
+            r7 = cuda.fma(r7, a, b)
+    total = r0 + r1 + r2 + r3 + r4 + r5 + r6 + r7
+    if total == float32(12345.0):  # never: see read_kernel
+        sink[0] = np.uint64(1)
