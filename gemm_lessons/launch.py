@@ -270,8 +270,10 @@ class Graph:
         handle = int(stream)
         mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _must(driver.cuStreamBeginCapture(handle, mode), "begin a graph capture")
-        launch_parts(self._prepared, stream)
-        graph = _must(driver.cuStreamEndCapture(handle), "end a graph capture")
+        try:
+            launch_parts(self._prepared, stream)
+        finally:  # why: a capture that is left open makes later calls of this thread fail
+            graph = _must(driver.cuStreamEndCapture(handle), "end a graph capture")
         executable = _must(driver.cuGraphInstantiate(graph, 0), "instantiate a graph")
         _must(driver.cuGraphDestroy(graph), "free a graph")
         return executable
