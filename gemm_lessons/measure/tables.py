@@ -1,0 +1,153 @@
+"""Tables as plain rows of text, made from records and problems; the command line and README draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gemm_lessons.measure.results import Kind, Measurement, Record
+from gemm_lessons.problem import GroupedProblem
+
+NOT_MEASURED = "-"
+
+
+@dataclass
+class Table:
+    """A title, headings, rows of cells, and notes below; the first column is text, the others numbers."""
+
+    title: str
+    headings: Sequence[str]
+    rows: list[Sequence[str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """The table in GitHub's Markdown, notes as a list."""
+        lines = [f"**{self.title}**", ""]
+        lines.append("| " + " | ".join(self.headings) + " |")
+        lines.append("|---" + "|--:" * (len(self.headings) - 1) + "|")
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        if self.notes:
+            lines += ["", *(f"- {note}" for note in self.notes)]
+        return "\n".join(lines)
+
+
+def number(value: float | None, suffix: str = "") -> str:
+    """Three significant digits, or a dash for what was not measured."""
+    if value is None:
+        return NOT_MEASURED
+    if abs(value) >= 100:
+        return f"{value:,.0f}{suffix}"
+    return f"{value:.{1 if abs(value) >= 10 else 2}f}{suffix}"
+
+
+def _ratio(slow: Measurement | None, fast: Measurement | None) -> str:
+    if not slow or not fast or not slow.median_us or not fast.median_us:
+        return NOT_MEASURED
+    return f"{slow.median_us / fast.median_us:.2f}x"
+
+
+def _good(measurement: Measurement | None) -> Measurement | None:
+    return measurement if measurement and measurement.status == "ok" else None
+
+
+def ladder(record: Record, workload: str) -> Table:
+    """Every step and peer on one workload, with the reason for each that did not run."""
+    problem = record.problems[workload]
+    table = Table(
+        f"{workload}: {sum(problem['counts'])} tokens on {len(problem['counts'])} experts,"
+        f" N = {problem['N']}, K = {problem['K']}, {record.dtype} ({record.label})",
+        (
+            "step",
+            "µs",
+            "± µs",
+            "useful TFLOP/s",
+            "% of roofline",
+            "same kernel, padded: µs",
+            "gain from not padding",
+            "faster than `padded`",
+            "host µs per call",
+        ),
+    )
+    baseline = _good(record.find(workload, "padded"))
+    for one in record.measurements:
+        if one.workload != workload or one.kind not in ("step", "peer"):
+            continue
+        if one.status != "ok":
+            table.rows.append((one.name, one.status.upper(), *[""] * 7))
+            table.notes.append(f"{one.name}: {one.status.upper()}, {one.reason}")
+            continue
+        twin = _good(record.find(workload, one.name, "padded twin"))
+        table.rows.append(
+            (
+                one.name,
+                number(one.median_us),
+                number(one.iqr_us),
+                number(one.useful_tflops),
+                number(one.percent_of_roofline, "%"),
+                number(twin.median_us if twin else None),
+                _ratio(twin, one),
+                _ratio(baseline, one),
+                number(one.host_us),
+            )
+        )
+        if one.reason:
+            table.notes.append(f"{one.name}: {one.reason}")
+    return table
+
+
+def lines_of(record: Record, workload: str, kind: Kind, title: str) -> Table:
+    """The parts of steps, or the schedules of the persistent step, on one workload."""
+    table = Table(title, ("what", "µs", "± µs", "useful TFLOP/s", "idle tail"))
+    for one in record.measurements:
+        if (one.workload, one.kind) != (workload, kind):
+            continue
+        tail = None if one.idle_tail is None else 100 * one.idle_tail
+        time = number(one.median_us) if one.status == "ok" else one.status.upper()
+        table.rows.append((one.name, time, number(one.iqr_us), number(one.useful_tflops), number(tail, "%")))
+        if one.status != "ok":
+            table.notes.append(f"{one.name}: {one.status.upper()}, {one.reason}")
+    return table
+
+
+def problems(chosen: Iterable[GroupedProblem]) -> Table:
+    """What every kernel faces, counted: no device is needed for these numbers."""
+    table = Table(
+        "Counted work",
+        ("workload", "tokens", "experts", "useful GFLOP", "padded GFLOP", "wasted by padding", "least MB"),
+    )
+    for problem in chosen:
+        table.rows.append(
+            (
+                problem.name,
+                f"{problem.total_tokens:,}",
+                str(problem.num_groups),
+                number(problem.useful_flops / 1e9),
+                number(problem.padded_flops / 1e9),
+                f"{1 - problem.efficiency:.1%}",
+                number(problem.least_bytes / 1e6),
+            )
+        )
+    return table
+
+
+def counted(problem: GroupedProblem, works: Mapping[str, Any], num_sms: int) -> Table:
+    """What every step does on one problem: `launch.Work` by step."""
+    table = Table(
+        f"Counted work on {problem.name}, full size, for a device of {num_sms} SMs",
+        ("step", "launches", "blocks", "tiles", "GFLOP done", "of them useful", "MB packed"),
+    )
+    for name, work in works.items():
+        useful = f"{problem.useful_flops / work.flops:.1%}" if work.flops else NOT_MEASURED
+        table.rows.append(
+            (
+                name,
+                f"{work.launches:,}",
+                f"{work.blocks:,}",
+                f"{work.tiles:,}",
+                number(work.flops / 1e9),
+                useful,
+                number(work.packed_bytes / 1e6),
+            )
+        )
+    return table
