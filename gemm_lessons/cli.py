@@ -1,0 +1,368 @@
+"""The command line: demo, check, bench, timeline, plot, doctor.
+
+Exit codes: 0 all right, 1 something computed wrong or failed, 2 a request that makes no sense here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table as RichTable
+
+from gemm_lessons import device
+
+# Whatever imports Numba is imported by the command that needs it: `doctor` and `--help` must work
+# where Numba does not.
+if TYPE_CHECKING:
+    from gemm_lessons.measure.ladder import Bench
+    from gemm_lessons.measure.results import Measurement
+    from gemm_lessons.measure.tables import Table
+
+app = typer.Typer(
+    help="Grouped GEMM for Mixture-of-Experts in Numba CUDA, one idea per step.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+complain = Console(stderr=True, highlight=False)
+
+Quick = Annotated[bool, typer.Option("--quick", help="Fewer samples and workloads.")]
+Names = list[str] | None
+WorkloadNames = Annotated[Names, typer.Option("--workload", "-w", help="A named workload; repeat for more.")]
+StepNames = Annotated[Names, typer.Option("--step", "-s", help="A step; repeat for more; all if none.")]
+ResultsFile = Annotated[Path | None, typer.Option("--out", "-o", help="Results file, if not the package's.")]
+WorkloadOption = Annotated[str, typer.Option("--workload", "-w", help="A named workload.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for what is written.")]
+Projector = Annotated[bool, typer.Option("--projector", help="Larger type and a dark background.")]
+
+
+class UsageError(ValueError):
+    """A request that makes no sense here; the message says why in one sentence."""
+
+
+def main() -> None:
+    """Run a command; what it refuses is one sentence on stderr, not a traceback."""
+    from gemm_lessons.measure.results import ResultsError
+    from gemm_lessons.problem import ProblemError
+
+    try:
+        app()
+    except (device.DeviceError, ProblemError, ResultsError, UsageError) as error:
+        _stop(error)
+    except (RuntimeError, ValueError) as error:
+        # why by name: these live in modules that import Numba, which may not be possible
+        if type(error).__name__ not in ("ConfigError", "LaunchError", "TimingError"):
+            raise
+        _stop(error)
+    except ModuleNotFoundError as error:
+        _stop(f"the package {error.name!r} is missing: run `make demo` or `pip install gemm-lessons`")
+
+
+def _stop(error: object) -> None:
+    complain.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+    sys.exit(2)
+
+
+@app.command()
+def demo() -> None:
+    """Grouped against padded, and four load-balancing strategies; under a minute with or without a GPU."""
+    from gemm_lessons.measure import demo as program
+
+    bench = _bench("float32", quick=True, path=None) if device.choose().is_gpu else None
+    _say_device()
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        if bench:
+            bench.announce = lambda one: progress.update(task, description=f"measured {one.name}")
+        lines = (
+            program.on_gpu(bench)
+            if bench
+            else program.without_gpu(lambda what: progress.update(task, description=what))
+        )
+        for line in lines:
+            progress.console.print(line, soft_wrap=True, markup=False)
+    if bench and any(one.status != "ok" for one in bench.record.measurements):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    steps: Annotated[Names, typer.Argument(help="Steps to check; all if none is named.")] = None,
+    small: Annotated[bool, typer.Option("--small", help="Small problems only, also on a GPU.")] = False,
+) -> None:
+    """Run steps on every ragged case and compare each output with NumPy."""
+    from gemm_lessons.measure.checks import check_step, ragged_problems
+    from gemm_lessons.steps import STEPS
+
+    chosen = _choose(steps, STEPS)
+    problems = ragged_problems(on_gpu=device.choose().is_gpu, small=small)
+    _say_device()
+    table = RichTable("step", "right", "refused", "wrong")
+    complaints = []
+    with _progress() as progress:
+        task = progress.add_task("", total=len(chosen) * len(problems))
+        for name, step in chosen.items():
+            right = refused = 0
+            wrong = []
+            for problem in problems:
+                progress.update(task, description=f"{name} on {problem.name}", advance=1)
+                outcome = check_step(step, problem)
+                right, refused = right + outcome.right, refused + bool(outcome.refusal)
+                if not outcome.right:
+                    complaints.append(f"{name} on {problem.name}: {outcome.refusal or outcome.complaint}")
+                if outcome.complaint:
+                    wrong.append(problem.name)
+            table.add_row(name, str(right), str(refused), escape(", ".join(wrong)) or "-")
+            if wrong:
+                table.rows[-1].style = "bold red"
+    console.print(table)
+    for complaint in complaints:
+        console.print(f"  {complaint}", soft_wrap=True, markup=False)
+    if any(row.style for row in table.rows):
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    workload: WorkloadNames = None,
+    step: StepNames = None,
+    dtype: Annotated[str, typer.Option(help="float32, float16, bfloat16 or float8_e4m3fn.")] = "float32",
+    quick: Quick = False,
+    peers: Annotated[bool, typer.Option(help="Time other libraries, too.")] = True,
+    out: ResultsFile = None,
+) -> None:
+    """Time every step beside the same kernel on the padded batch, and beside other libraries."""
+    from gemm_lessons.measure.ladder import DEMO_WORKLOAD, WORKLOADS
+    from gemm_lessons.measure.results import path_for
+
+    names = workload or ([DEMO_WORKLOAD, "S-x16"] if quick else WORKLOADS)
+    problems = [_workload(name, dtype).problem for name in names]
+    _say_device()
+    if not device.choose().is_gpu:
+        _bench_without_gpu(problems)
+        return
+    from gemm_lessons.steps import STEPS
+
+    path = out or path_for(device.choose().name, dtype)
+    the_bench = _bench(dtype, quick=quick, path=path)
+    _run_bench(the_bench, problems, _choose(step, STEPS), peers=peers)
+    _show_record(the_bench)
+    console.print(f"written: {path}", soft_wrap=True)
+    if any(one.status in ("wrong", "failed") for one in the_bench.record.measurements):
+        raise typer.Exit(1)
+
+
+@app.command()
+def timeline(
+    workload: WorkloadOption = "S",
+    schedule: Annotated[str, typer.Option("--schedule", "-s", help="A schedule, or all.")] = "all",
+    out: Out = Path("out"),
+    projector: Projector = False,
+) -> None:
+    """Draw which SM computed which tile when: traced on a GPU, predicted by counting without one."""
+    from gemm_lessons import plots
+    from gemm_lessons.measure.timeline import timeline_of, write_chrome_trace
+    from gemm_lessons.schedule import SCHEDULES
+
+    problem = _workload(workload).problem
+    if schedule != "all" and schedule not in SCHEDULES:
+        raise UsageError(f"no schedule is called {schedule!r}: use all or one of {', '.join(SCHEDULES)}")
+    _say_device()
+    found = []
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        for name in SCHEDULES if schedule == "all" else [schedule]:
+            progress.update(task, description=f"schedule {name}")
+            one = timeline_of(problem, name)
+            found.append(one)
+            write_chrome_trace(one, out / f"timeline-{problem.name}-{name}.json")
+    table = RichTable("schedule", "makespan", "idle tail", title=f"{problem.name}: {found[0].unit}")
+    for one in found:
+        table.add_row(one.label, f"{one.makespan:,.0f}", f"{one.idle_tail:.1%}")
+    console.print(table)
+    picture = out / f"timeline-{problem.name}.png"
+    plots.save(plots.timelines(found, problem.name, style=plots.style(projector=projector)), picture)
+    traces = f"{out}/timeline-{problem.name}-*.json"
+    console.print(f"written: {picture}, and {traces} for ui.perfetto.dev", soft_wrap=True)
+
+
+@app.command()
+def plot(
+    what: Annotated[str, typer.Argument(help="waste or ladder")],
+    workload: WorkloadOption = "S",
+    out: Out = Path("out"),
+    projector: Projector = False,
+) -> None:
+    """Draw the padding waste of a routing, or the recorded ladder."""
+    from gemm_lessons import plots
+    from gemm_lessons.measure.results import recorded
+
+    style = plots.style(projector=projector)
+    if what == "waste":
+        figure = plots.padding_waste(_workload(workload).problem, style=style)
+    elif what == "ladder":
+        record = recorded("float32")
+        if record is None or workload not in record.problems:
+            raise UsageError(f"no times are recorded for {workload}: run `gemm-lessons bench` on a GPU")
+        figure = plots.ladder(record, workload, style=style)
+    else:
+        raise UsageError(f"cannot plot {what!r}: use waste or ladder (and see `gemm-lessons timeline`)")
+    picture = out / f"{what}-{workload}.png"
+    plots.save(figure, picture)
+    console.print(f"written: {picture}", soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what runs here and why, and what to install."""
+    from gemm_lessons.measure.doctor import examine
+
+    table = RichTable("", "found", "what to do", show_lines=False)
+    findings = examine()
+    for finding in findings:
+        style = "bold red" if finding.broken else ""
+        table.add_row(finding.subject, escape(finding.state), escape(finding.advice), style=style)
+    console.print(table)
+    if any(finding.broken for finding in findings):
+        raise typer.Exit(1)
+
+
+def _choose(names: list[str] | None, steps: dict[str, Any]) -> dict[str, Any]:
+    unknown = [name for name in names or () if name not in steps]
+    if unknown:
+        raise UsageError(f"no step is called {unknown[0]!r}: use one of {', '.join(steps)}")
+    return {name: step for name, step in steps.items() if not names or name in names}
+
+
+def _workload(name: str, dtype: str = "float32") -> Any:
+    from gemm_lessons.workloads import find_workload
+
+    try:
+        return find_workload(name, dtype)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from error
+
+
+def _say_device() -> None:
+    chosen = device.choose()
+    console.print(f"device: {chosen.name} ({chosen.reason})\n", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield progress
+
+
+def _bench(dtype: str, *, quick: bool, path: Path | None) -> Bench:
+    from gemm_lessons.measure.ladder import Bench, new_record
+    from gemm_lessons.measure.roofline import peaks
+    from gemm_lessons.measure.timing import CudaGpu, Rules
+
+    gpu = CudaGpu()
+    rules = Rules.quick() if quick else Rules()
+    with console.status("measuring this GPU's bandwidth and arithmetic peaks (once)"):
+        limits = peaks(gpu)
+    return Bench(gpu, limits, new_record(dtype, rules, limits), path, rules)
+
+
+def _run_bench(bench: Bench, problems: list[Any], steps: dict[str, Any], *, peers: bool) -> None:
+    from gemm_lessons.schedule import SCHEDULES
+
+    with _progress() as progress:
+        task = progress.add_task("", total=len(problems) * (2 if peers else 1))
+
+        def announce(one: Measurement) -> None:
+            progress.update(task, description=f"{one.workload}: {one.name} ({one.kind})")
+            if one.status in ("wrong", "failed"):
+                progress.console.print(
+                    f"{one.workload}: {one.name}: {one.status.upper()}: {one.reason}", markup=False
+                )
+
+        bench.announce = announce
+        for problem in problems:
+            bench.ladder(problem, steps)
+            if "persistent" in steps:
+                bench.schedules(problem, steps["persistent"], SCHEDULES)
+            progress.advance(task)
+        # why last: an error that other libraries leave on the device must not lose the ladder
+        for problem in problems if peers else ():
+            bench.peers(problem)
+            progress.advance(task)
+
+
+def _show_record(bench: Bench) -> None:
+    from gemm_lessons.measure import tables
+
+    for workload in bench.record.problems:
+        if not workload.endswith(" padded"):
+            _show(tables.ladder(bench.record, workload))
+            _show(tables.lines_of(bench.record, workload, "part", f"{workload}: parts"))
+            _show(tables.lines_of(bench.record, workload, "schedule", f"{workload}: schedules"))
+
+
+def _bench_without_gpu(problems: list[Any]) -> None:
+    """The same table without made-up times: counted work, recorded times, and NumPy on the CPU."""
+    from gemm_lessons.measure import tables
+    from gemm_lessons.measure.checks import counted_works
+    from gemm_lessons.measure.cpu import numpy_times
+    from gemm_lessons.measure.results import recorded
+
+    record = recorded(problems[0].dtype)
+    _show(tables.problems(problems))
+    with _progress() as progress:
+        task = progress.add_task("counting", total=2)
+        works = counted_works(problems[0])
+        progress.update(task, description="timing NumPy on the CPU", advance=1)
+        times = numpy_times(problems[0])
+    _show(tables.counted(problems[0], works, device.choose().num_sms))
+    console.print(
+        f"Measured now on this CPU, NumPy on {problems[0].name}:"
+        f" {times.padded.median_us / 1e3:.1f} ms padded,"
+        f" {times.per_expert.median_us / 1e3:.1f} ms per expert,"
+        f" {times.speedup:.2f}x faster.\n",
+        soft_wrap=True,
+    )
+    if record is None:
+        console.print("No times are recorded yet: `make bench` on a GPU records them.")
+        return
+    console.print(f"Recorded on {record.label}; nothing below was measured now.", style="bold")
+    for problem in problems:
+        if problem.name in record.problems:
+            _show(tables.ladder(record, problem.name))
+
+
+def _show(table: Table) -> None:
+    if not table.rows:
+        return
+    drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
+    for i, heading in enumerate(table.headings):
+        drawn.add_column(heading, justify="right" if i else "left", no_wrap=not i)
+    for row in table.rows:
+        drawn.add_row(*map(escape, row))
+    console.print(drawn)
+    for note in table.notes:
+        console.print(f"  {note}", soft_wrap=True, markup=False)
+    console.print()
