@@ -60,7 +60,6 @@ class Style:
             "legend.frameon": False,
             "hatch.color": self.ink,
             "hatch.linewidth": 0.8,
-            "svg.hashsalt": "gemm_lessons",
         }
 
 
@@ -73,13 +72,17 @@ def style(*, projector: bool = False) -> Style:
     return PROJECTOR if projector else PAGE
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path, *, source: str = "") -> None:
     """Write a figure; the file's ending chooses the format.
 
-    No date goes into the file, so that the same picture is the same file.
+    Args:
+        figure: what to write.
+        path: where; folders are made.
+        source: what the picture was made from, kept inside an SVG file. No date of its own goes in, so
+            that the same picture is the same file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"Date": None} if path.suffix == ".svg" else {}
+    metadata = {"Date": None, "Source": source} if path.suffix == ".svg" else {}
     with mpl.rc_context({"svg.hashsalt": "gemm_lessons"}):
         figure.savefig(path, dpi=150, metadata=metadata)
 

@@ -1,0 +1,85 @@
+"""README: its table is the recorded one, its links lead somewhere, and its ladder is the ladder."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gemm_lessons.authoring import readme
+from gemm_lessons.measure.results import Measurement, Record
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def record() -> Record:
+    machine = {
+        "device": "NVIDIA Test",
+        "driver": "580.1",
+        "commit": "abc",
+        "versions": {"numba-cuda": "0.30"},
+    }
+    found = Record(machine, "2026-01-02T03:04:05+00:00", "float32")
+    found.problems["S-x16"] = {"counts": [3, 4], "N": 8, "K": 16}
+    found.measurements += [
+        Measurement("S-x16", "padded", "step", "ok", median_us=30.0, useful_tflops=10.0),
+        Measurement(
+            "S-x16", "tiled", "step", "ok", median_us=10.0, useful_tflops=30.0, percent_of_roofline=60
+        ),
+        Measurement("S-x16", "tiled", "padded twin", "ok", median_us=15.0, useful_tflops=20.0),
+        Measurement("S-x16", "torch", "peer", "not run", "torch is not installed"),
+    ]
+    return found
+
+
+def test_generated_parts_are_up_to_date():
+    assert readme.stale(ROOT, readme.newest()) == [], "run `make tables`"
+
+
+def test_a_block_holds_the_numbers_and_the_reasons():
+    text = readme.block(record())
+    assert "| tiled | 10.0 | - | 30.0 | 60.0% | 15.0 | 1.50x | 3.00x | - |" in text
+    assert "- torch: NOT RUN, torch is not installed" in text
+    assert "NVIDIA Test, 2026-01-02" in text
+
+
+def test_without_results_there_are_no_numbers():
+    assert not re.search(r"\d", readme.block(None))
+
+
+def test_what_is_written_is_not_stale_and_a_new_record_makes_it_stale(tmp_path):
+    (tmp_path / "README.md").write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb\n")
+    assert readme.stale(tmp_path, record()) == ["README.md", "docs/ladder.svg"]
+    readme.write(tmp_path, record())
+    assert readme.stale(tmp_path, record()) == []
+    newer = record()
+    newer.date = "2026-02-02T00:00:00+00:00"
+    assert readme.stale(tmp_path, newer) == ["README.md", "docs/ladder.svg"]
+    text = (tmp_path / "README.md").read_text()
+    assert text.startswith("a\n")
+    assert text.endswith(f"{readme.END}\nb\n")
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN, readme.BEGIN * 2 + readme.END])
+def test_missing_markers_are_an_error(text):
+    with pytest.raises(readme.MarkerError):
+        readme.replace_block(text, "x")
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_ladder_in_the_text_is_the_ladder():
+    from gemm_lessons.steps import NAMES
+
+    assert tuple(re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE)) == NAMES
+
+
+def test_every_make_target_that_is_named_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    texts = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", texts, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
