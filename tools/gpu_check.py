@@ -1,0 +1,164 @@
+"""All that needs a GPU: the tests marked gpu, then compute-sanitizer over small runs of every step.
+
+    make gpu-check                             in the project's own environment
+    make gpu-check PYTHON=python3 VENV=        with any Python that has the dependencies
+
+Writes out/gpu-check.json and prints a table. Exit code 0: nothing is wrong (what was not run is named);
+1: something is wrong; 2: there is no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gemm_lessons import device
+from gemm_lessons.measure import machine
+from gemm_lessons.measure.results import now
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+FOUND_SOMETHING = 86  # exit code that compute-sanitizer is told to use for findings
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check: "ok", "failed" or "not run", with what it said and how long it took in seconds."""
+
+    name: str
+    status: str
+    detail: str
+    seconds: float
+
+
+def find_sanitizer() -> str | None:
+    """compute-sanitizer from PATH, a CUDA toolkit, or an NVIDIA wheel."""
+    found = shutil.which("compute-sanitizer")
+    if found:
+        return found
+    homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *map(str, Path("/usr/local").glob("cuda-*"))]
+    places = [Path(home) / "bin" / "compute-sanitizer" for home in homes if home]
+    for folder in map(Path, sys.path):
+        places += folder.glob("nvidia/**/compute-sanitizer")
+    return next((str(place) for place in places if place.is_file() and os.access(place, os.X_OK)), None)
+
+
+def run(name: str, command: list[str], limit: int, log: Path) -> tuple[int | None, str, float]:
+    """Run a command, keep its output in a file, and return exit code (None: too long), output and seconds."""
+    environment = {**os.environ, "GEMM_LESSONS_DEVICE": "gpu"}
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
+    start = time.perf_counter()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w+", encoding="utf-8") as output:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=limit
+            )
+            code: int | None = done.returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        output.seek(0)
+        return code, output.read(), time.perf_counter() - start
+
+
+def gpu_tests(folder: Path, limit: int) -> Result:
+    """The tests that are marked gpu."""
+    log = folder / "tests.log"
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-m",
+        "gpu",
+        "-q",
+        "--no-header",
+        "-p",
+        "no:cacheprovider",
+        "tests",
+    ]
+    code, text, seconds = run("tests", command, limit, log)
+    last = text.strip().splitlines()[-1] if text.strip() else "no output"
+    if code is None:
+        return Result("tests marked gpu", "failed", f"stopped after {limit} s; see {log}", seconds)
+    if code == 5:  # pytest: no tests were collected
+        return Result("tests marked gpu", "failed", "there are none", seconds)
+    status = "ok" if code == 0 else "failed"
+    return Result(
+        "tests marked gpu", status, last.strip("= ") + ("" if code == 0 else f"; see {log}"), seconds
+    )
+
+
+def sanitize(tool: str, sanitizer: str, folder: Path, limit: int) -> Result:
+    """Every step on small ragged problems under one tool of compute-sanitizer."""
+    log = folder / f"{tool}.log"
+    command = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND_SOMETHING), "--print-limit", "20"]
+    command += [sys.executable, "-m", "gemm_lessons", "check", "--small"]
+    code, text, seconds = run(tool, command, limit, log)
+    summaries = re.findall(r"^=+ ((?:ERROR|RACECHECK) SUMMARY: .*)$", text, re.MULTILINE)
+    if code is None:
+        return Result(tool, "failed", f"stopped after {limit} s; see {log}", seconds)
+    if not summaries:
+        last = text.strip().splitlines()[-1] if text.strip() else "no output"
+        return Result(tool, "not run", f"compute-sanitizer does not work here: {last}", seconds)
+    status = "ok" if code == 0 else "failed"
+    return Result(tool, status, summaries[-1] + ("" if code == 0 else f"; see {log}"), seconds)
+
+
+def check(folder: Path, limit: int, tools: tuple[str, ...]) -> list[Result]:
+    """Run everything, each within the limit of seconds."""
+    results = [gpu_tests(folder, limit)]
+    sanitizer = find_sanitizer()
+    for tool in tools:
+        if sanitizer is None:
+            reason = "compute-sanitizer was not found; the CUDA toolkit has it"
+            results.append(Result(tool, "not run", reason, 0.0))
+        else:
+            results.append(sanitize(tool, sanitizer, folder, limit))
+    return results
+
+
+def main() -> int:
+    """Check, write the results file, and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description="All that needs a GPU.")
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "gpu-check.json")
+    parser.add_argument("--limit", type=int, default=300, help="seconds for each check")
+    parser.add_argument(
+        "--tool", action="append", choices=TOOLS, help="only these tools of compute-sanitizer"
+    )
+    options = parser.parse_args()
+    console = Console(highlight=False)
+    gpu, reason = device.probe_gpu()
+    reason = reason or (device.why_unusable(gpu) if gpu else "")
+    if reason:
+        console.print(f"NOT RUN: gpu-check needs a GPU, and {reason}", markup=False)
+        return 2
+    with console.status("running the GPU's tests and compute-sanitizer (about four minutes)"):
+        results = check(options.out.parent, options.limit, tuple(options.tool or TOOLS))
+    table = Table("check", "result", "what it said", "s", title="gpu-check")
+    for result in results:
+        colour = {"ok": "green", "failed": "bold red"}.get(result.status, "yellow")
+        status = f"[{colour}]{result.status.upper()}[/]"
+        table.add_row(result.name, status, escape(result.detail), f"{result.seconds:.0f}")
+    console.print(table)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine.machine(), "date": now(), "results": [asdict(result) for result in results]}
+    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    console.print(f"written: {options.out}", soft_wrap=True)
+    return int(any(result.status == "failed" for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
