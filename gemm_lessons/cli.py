@@ -289,6 +289,7 @@ def _bench(dtype: str, *, quick: bool, path: Path | None) -> Bench:
 
 
 def _run_bench(bench: Bench, problems: list[Any], steps: dict[str, Any], *, peers: bool) -> None:
+    from gemm_lessons.measure.ladder import SCHEDULED
     from gemm_lessons.schedule import SCHEDULES
 
     with _progress() as progress:
@@ -304,7 +305,7 @@ def _run_bench(bench: Bench, problems: list[Any], steps: dict[str, Any], *, peer
         bench.announce = announce
         for problem in problems:
             bench.ladder(problem, steps)
-            if "persistent" in steps:
+            if "persistent" in steps and problem.name in SCHEDULED:
                 bench.schedules(problem, steps["persistent"], SCHEDULES)
             progress.advance(task)
         # why last: an error that other libraries leave on the device must not lose the ladder

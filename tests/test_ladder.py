@@ -146,3 +146,46 @@ def test_every_peer_is_right_on_a_ragged_problem(peer, dtype):
     inputs = problem.inputs()
     run = peer.prepare(problem, inputs)
     run.judge(CudaGpu(), inputs).raise_if_wrong(peer.name)
+
+
+@pytest.fixture
+def gpu_bench(tmp_path):
+    from gemm_lessons.measure.timing import CudaGpu
+
+    limits = Peaks(1e12, 1e12, {"float32": 1e13})
+    return Bench(CudaGpu(), limits, ladder.new_record("float32", Rules.quick(), limits), rules=Rules.quick())
+
+
+@pytest.mark.gpu
+def test_every_step_is_right_after_it_was_timed(gpu_bench):
+    from gemm_lessons.steps import STEPS
+
+    problem = GroupedProblem((130, 0, 257, 1), 256, 128, name="ragged")
+    gpu_bench.ladder(problem, STEPS)
+    wrong = [(one.name, one.kind, one.reason) for one in gpu_bench.record.measurements if one.status != "ok"]
+    assert not wrong
+    assert gpu_bench.record.find("ragged", "persistent").host_us < 1000
+
+
+@pytest.mark.gpu
+def test_more_work_takes_more_time(gpu_bench):
+    from gemm_lessons.steps import STEPS
+
+    small = GroupedProblem((64,) * 4, 512, 512, name="small")
+    large = GroupedProblem((64 * 64,) * 4, 512, 512, name="large")
+    for problem in (small, large):
+        gpu_bench.ladder(problem, {"tiled": STEPS["tiled"]})
+    times = [gpu_bench.record.find(name, "tiled").median_us for name in ("small", "large")]
+    assert 4 * times[0] < times[1]
+
+
+@pytest.mark.gpu
+def test_schedules_are_timed_and_traced(gpu_bench):
+    from gemm_lessons.schedule import SCHEDULES
+    from gemm_lessons.steps import STEPS
+
+    problem = GroupedProblem((700, 0, 90, 33), 512, 256, name="uneven")
+    gpu_bench.schedules(problem, STEPS["persistent"], SCHEDULES)
+    found = [gpu_bench.record.find("uneven", name, "schedule") for name in SCHEDULES]
+    assert [one.status for one in found] == ["ok"] * len(SCHEDULES), [one.reason for one in found]
+    assert all(0 <= one.idle_tail < 1 for one in found)

@@ -24,6 +24,7 @@ from gemm_lessons.problem import GroupedProblem, Inputs, pad
 from gemm_lessons.trace import Timeline
 
 WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle")
+SCHEDULED = ("S", "S-x16", "zipf")  # where schedules are compared, too
 DEMO_WORKLOAD = "S"
 
 MOST_SECONDS_PER_CALL = 0.1
@@ -72,6 +73,7 @@ class Bench:
     rules: Rules = field(default_factory=Rules)
     announce: Callable[[Measurement], None] = lambda measurement: None
     _speeds: dict[str, float] = field(default_factory=dict)  # FLOP/s that a step has shown so far
+    _latest: tuple[GroupedProblem, list[Inputs], list[Inputs]] | None = None  # inputs on host and device
 
     def ladder(self, problem: GroupedProblem, steps: Mapping[str, Any]) -> None:
         """Time every step on one problem, its parts, and the same kernel on the padded batch."""
@@ -85,12 +87,13 @@ class Bench:
 
     def peers(self, problem: GroupedProblem, peers: Iterable[Peer] = PEERS) -> None:
         """Time other libraries on one problem."""
-        host, _ = self._begin(problem, upload=False)
+        self.record.problems[problem.name] = describe(problem)
         for peer in peers:
             reason = peer.reason_not_to_run(problem)
             if reason:
                 self.write(Measurement(problem.name, peer.name, "peer", "not run", reason))
                 continue
+            host, _ = self._begin(problem)
             make = [lambda inputs=inputs, peer=peer: peer.prepare(problem, inputs) for inputs in host]
             self._guarded(problem.name, peer.name, "peer", make, host)
             self.release()
@@ -126,11 +129,16 @@ class Bench:
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()
 
-    def _begin(self, problem: GroupedProblem, *, upload: bool = True) -> tuple[list[Inputs], list[Inputs]]:
-        self.record.problems[problem.name] = describe(problem)
-        sets = 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2
-        host = [problem.inputs(seed) for seed in range(sets)]
-        return host, [on_device(inputs) for inputs in host] if upload else []
+    def _begin(self, problem: GroupedProblem) -> tuple[list[Inputs], list[Inputs]]:
+        """Input sets on the host and on the device; made once for everything that runs on one problem."""
+        if self._latest is None or self._latest[0] != problem:
+            self._latest = None
+            self.release()
+            self.record.problems[problem.name] = describe(problem)
+            sets = 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2
+            host = [problem.inputs(seed) for seed in range(sets)]
+            self._latest = (problem, host, [on_device(inputs) for inputs in host])
+        return self._latest[1:]
 
     def _step(
         self,
@@ -182,7 +190,7 @@ class Bench:
             if kind == "step":
                 self._remember(measurement)
                 self._parts(measurement, runs)
-        except Exception as error:  # why so wide: whatever one line does must not lose the others
+        except Exception as error:  # whatever one line does must not lose the others
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
             measurement = Measurement(workload, name, kind, "failed", reason)
         self.write(measurement)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import subprocess
 from importlib import metadata
@@ -26,15 +27,19 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of this checkout, with + if files differ from it; "unknown" outside a checkout."""
+    """The commit of this checkout, with + if files differ from it.
+
+    Where there is no history, GEMM_LESSONS_COMMIT may name it; else it is "unknown".
+    """
+    unknown = os.environ.get("GEMM_LESSONS_COMMIT", "unknown")
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)
         changes = subprocess.run([*git, "status", "-s", "-uno"], capture_output=True, text=True)
     except OSError:
-        return "unknown"
+        return unknown
     if found.returncode:
-        return "unknown"
+        return unknown
     return found.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 

@@ -125,7 +125,9 @@ def _bandwidths(gpu: CudaGpu) -> tuple[float, float]:
     from gemm_lessons.measure import probes
 
     free, _ = cuda.current_context().get_memory_info()
+    grid = probes.BLOCKS_PER_SM * device.choose().num_sms
     num_words = int(min(2**30, free // 4)) // 8
+    num_words -= num_words % (grid * probes.THREADS * probes.READS)  # the kernel skips what is left over
     source, target = (cuda.to_device(np.zeros(num_words, np.uint64)) for _ in range(2))
     sink = cuda.to_device(np.zeros(1, np.uint64))
     addresses = [array.__cuda_array_interface__["data"][0] for array in (target, source)]
@@ -134,7 +136,6 @@ def _bandwidths(gpu: CudaGpu) -> tuple[float, float]:
         driver.cuMemcpyDtoDAsync(*addresses, num_words * 8, int(stream))
 
     def read(stream: Any) -> None:
-        grid = probes.BLOCKS_PER_SM * device.choose().num_sms
         probes.read_kernel[grid, probes.THREADS, stream](source, sink)
 
     return _rate(2 * num_words * 8, [copy], gpu), _rate(num_words * 8, [read], gpu)
