@@ -59,7 +59,7 @@ def without_gpu(report: Report = lambda what: None) -> Iterator[str]:
     if record and any(one.kind == "schedule" for one in record.measurements):
         yield ""
         yield f"Recorded on {record.label}, not measured now:"
-        yield from list(_variable_sizes(record))[1:]
+        yield from (f"  {line}" for line in _strategies(record))
 
 
 def _configuration(problem: GroupedProblem) -> Iterator[str]:
@@ -114,6 +114,10 @@ def _variable_sizes(record: Record) -> Iterator[str]:
     yield "=== Variable-Size Grouped GEMM ==="
     yield "Testing load balancing strategies..."
     yield ""
+    yield from _strategies(record)
+
+
+def _strategies(record: Record) -> Iterator[str]:
     times: dict[str, float] = {}
     for i, name in enumerate(SCHEDULES, start=1):
         found = record.find(DEMO_WORKLOAD, name, "schedule")
