@@ -18,7 +18,7 @@ from matplotlib.patches import Patch
 
 from gemm_lessons.measure.results import Record
 from gemm_lessons.problem import GroupedProblem
-from gemm_lessons.trace import Timeline, lanes
+from gemm_lessons.trace import Slice, Timeline, lanes
 
 # Okabe and Ito, "Color Universal Design", 2008, without black and white.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#999999")
@@ -209,13 +209,21 @@ def _draw_timeline(axes: Any, timeline: Timeline, scale: float, shown: float) ->
     placed = lanes(timeline.slices)
     slots = 1 + max((slot for _, slot in placed.values()), default=0)
     gap = 0.002 * shown  # between tiles, so that each can be counted
+    of_block: dict[int, list[Slice]] = {block: [] for block in placed}
     for piece in timeline.slices:
-        sm, slot = placed[piece.block]
-        duration = max((piece.stop - piece.start) * scale - gap, gap / 2)
+        of_block[piece.block].append(piece)
+    for block, pieces in of_block.items():
+        sm, slot = placed[block]
         axes.broken_barh(
-            [((piece.start - timeline.start) * scale, duration)],
+            [
+                (
+                    (piece.start - timeline.start) * scale,
+                    max((piece.stop - piece.start) * scale - gap, gap / 2),
+                )
+                for piece in pieces
+            ],
             (sm + slot / slots, (0.94 if timeline.num_sms <= 32 else 1.0) / slots),
-            facecolors=colour_of(piece.group),
+            facecolors=[colour_of(piece.group) for piece in pieces],
             linewidth=0,
         )
     for sm, finished in enumerate(timeline.finished):
