@@ -31,7 +31,7 @@ test-all: ## every test that this machine can run
 
 lab: ## JupyterLab with the notebooks
 	$(INSTALL) lab
-	$(RUN) -m jupyterlab notebooks
+	$(RUN) -m jupyterlab $(wildcard notebooks)
 
 gpu-check: ## all that needs a GPU, with compute-sanitizer
 	$(INSTALL) gpu
@@ -39,8 +39,7 @@ gpu-check: ## all that needs a GPU, with compute-sanitizer
 
 bench: ## time the ladder on a GPU, record it, and renew README's table (EXTRAS=peers: beside torch)
 	$(INSTALL) gpu
-	$(RUN) -m gemm_lessons bench
-	$(RUN) -m gemm_lessons.authoring
+	$(RUN) -m gemm_lessons bench; status=$$?; $(RUN) -m gemm_lessons.authoring && exit $$status
 
 tables: ## renew README's table and picture from the recorded results
 	$(INSTALL) demo

@@ -148,7 +148,7 @@ def bench(
 ) -> None:
     """Time every step beside the same kernel on the padded batch, and beside other libraries."""
     from gemm_lessons.measure.ladder import DEMO_WORKLOAD, WORKLOADS
-    from gemm_lessons.measure.results import path_for
+    from gemm_lessons.measure.results import FOLDER, path_for
 
     names = workload or ([DEMO_WORKLOAD, "S-x16"] if quick else WORKLOADS)
     problems = [_workload(name, dtype).problem for name in names]
@@ -158,7 +158,9 @@ def bench(
         return
     from gemm_lessons.steps import STEPS
 
-    path = out or path_for(device.choose().name, dtype)
+    # why: a part of the ladder must not replace the whole one that README shows
+    whole = peers and not (workload or step or quick)
+    path = out or path_for(device.choose().name, dtype, FOLDER if whole else Path("out"))
     the_bench = _bench(dtype, quick=quick, path=path)
     _run_bench(the_bench, problems, _choose(step, STEPS), peers=peers)
     _show_record(the_bench)

@@ -38,7 +38,7 @@ def test_generated_parts_are_up_to_date():
 
 def test_a_block_holds_the_numbers_and_the_reasons():
     text = readme.block(record())
-    assert "| tiled | 10.0 | - | 30.0 | 60.0% | 15.0 | 1.50x | 3.00x | - |" in text
+    assert "| tiled | 10.0 | - | 30.0 | 60.0% | 15.0 | 1.50x | 3.00x | - | - |" in text
     assert "- torch: NOT RUN, torch is not installed" in text
     assert "NVIDIA Test, 2026-01-02" in text
 

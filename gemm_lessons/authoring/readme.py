@@ -29,13 +29,18 @@ def source_of(record: Record) -> str:
     return f"{record.label}, commit {record.machine['commit']}, {record.date}"
 
 
+def pictured(record: Record) -> str:
+    """The workload that the picture shows."""
+    return PICTURED if PICTURED in record.problems else next(iter(record.problems))
+
+
 def block(record: Record | None) -> str:
     """The text between the markers."""
     if record is None:
         return NOT_RECORDED
     versions = record.machine["versions"]
     made_of = ", ".join(f"{name} {versions[name]}" for name in ("numba-cuda", "torch") if name in versions)
-    caption = f"Useful TFLOP/s of every step on {PICTURED}, measured on {record.label}"
+    caption = f"Useful TFLOP/s of every step on {pictured(record)}, measured on {record.label}"
     return "\n\n".join(
         [
             f"![{caption}]({PICTURE.as_posix()})",

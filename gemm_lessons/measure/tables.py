@@ -66,7 +66,8 @@ def ladder(record: Record, workload: str) -> Table:
             "same kernel, padded: µs",
             "gain from not padding",
             "faster than `padded`",
-            "host µs per call",
+            "launch: host µs",
+            "launch: device µs",
         ),
     )
     baseline = _good(record.find(workload, "padded"))
@@ -74,7 +75,7 @@ def ladder(record: Record, workload: str) -> Table:
         if one.workload != workload or one.kind not in ("step", "peer"):
             continue
         if one.status != "ok":
-            table.rows.append((one.name, one.status.upper(), *[""] * 7))
+            table.rows.append((one.name, one.status.upper(), *[""] * 8))
             table.notes.append(f"{one.name}: {one.status.upper()}, {one.reason}")
             continue
         twin = _good(record.find(workload, one.name, "padded twin"))
@@ -89,10 +90,14 @@ def ladder(record: Record, workload: str) -> Table:
                 _ratio(twin, one),
                 _ratio(baseline, one),
                 number(one.host_us),
+                number(one.launch_us),
             )
         )
         if one.reason:
             table.notes.append(f"{one.name}: {one.reason}")
+    clocks = [one.sm_mhz for one in record.measurements if one.workload == workload and one.sm_mhz]
+    if clocks:
+        table.notes.append(f"SM clock right after timing: {min(clocks)} to {max(clocks)} MHz")
     return table
 
 
