@@ -30,6 +30,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal, Protocol
 
 __all__ = [
+    "LIBRARIES",
     "SHARED_WINDOW",
     "Completion",
     "Context",
@@ -37,6 +38,7 @@ __all__ = [
     "InstructionError",
     "instruction",
     "is_shared_address",
+    "library",
     "set_engine",
 ]
 
@@ -48,6 +50,17 @@ SCOPE_SIZES = {"thread": 1, "warp": 32, "warpgroup": 128}
 #: Size in bytes of one block's slice of the shared window. The low 18 bits of a shared address,
 #: which is all that a wgmma descriptor holds, are therefore the offset in the block's memory.
 SHARED_WINDOW = 1 << 24
+
+
+#: Prefixes of modules whose code is never shown as the place of a finding: an instruction library
+#: adds its own with :func:`library`, so that messages name the line of the kernel that calls it.
+LIBRARIES = ["gemm_lessons.sim.", "numpy", "greenlet", "numba."]
+
+
+def library(prefix: str) -> None:
+    """Declare modules whose names start with a prefix to be a library of instructions."""
+    if prefix not in LIBRARIES:
+        LIBRARIES.append(prefix)
 
 
 class InstructionError(ValueError):

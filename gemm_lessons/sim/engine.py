@@ -1,0 +1,590 @@
+"""Runs a launch: simulated threads as greenlets, blocks interleaved over virtual SMs.
+
+One greenlet, the *hub*, decides who runs. A thread runs until it waits, ends, or is asked to let
+others run (at a global atomic and, under a seed, anywhere); then the hub picks the block with the
+least virtual time. Everything is deterministic, given the seed.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import random
+from collections.abc import Callable
+from itertools import count
+from types import CodeType
+from typing import Any
+
+import numpy as np
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from gemm_lessons.sim import collectives, diagnosis, instructions, messages
+from gemm_lessons.sim.arrays import KernelArray
+from gemm_lessons.sim.clocks import Clock, Segments, join
+from gemm_lessons.sim.findings import Findings
+from gemm_lessons.sim.memory import GLOBAL, Root, SharedMemory
+from gemm_lessons.sim.recorder import Recorder
+from gemm_lessons.sim.registry import SHARED_WINDOW, Instruction, InstructionError, set_engine
+from gemm_lessons.sim.report import Actor, Index3, Place, Report, Span
+from gemm_lessons.sim.semantics import Shadows
+from gemm_lessons.sim.settings import Settings
+from gemm_lessons.sim.sites import instruction_at, kernel_frame, place_of
+from gemm_lessons.sim.threads import Agent, Block, Party, Thread
+from gemm_lessons.sim.tickets import Tickets
+from gemm_lessons.sim.watchdog import TimeUp, Watchdog
+
+#: Under a seed, a thread lets others run at one in so many accesses, on average.
+SWITCH_EVERY = 6
+#: Log entries that are looked at together.
+BATCH = 1 << 20
+
+
+Spot = tuple[CodeType, int]
+
+
+class Dim3:
+    """``cuda.threadIdx`` and its like: plain attributes, set anew whenever a thread goes on."""
+
+    __slots__ = ("x", "y", "z")
+
+    def __init__(self) -> None:
+        self.x = self.y = self.z = 0
+
+    def set(self, index: Index3) -> None:
+        """Change all three."""
+        self.x, self.y, self.z = index
+
+    def __iter__(self) -> Any:
+        return iter((self.x, self.y, self.z))
+
+    def __repr__(self) -> str:
+        return f"({self.x}, {self.y}, {self.z})"
+
+
+thread_idx, block_idx, block_dim, grid_dim = Dim3(), Dim3(), Dim3(), Dim3()
+current: Engine | None = None
+
+
+class Engine:
+    """One launch.
+
+    Attributes:
+        cur: The thread that runs.
+        party: On whose behalf memory is accessed: that thread, another lane, or an agent.
+        report: What is found and counted.
+        findings: Collects what is wrong.
+        recorder: The log of accesses.
+        checked: Whether accesses are checked and logged.
+        switching: Whether threads switch anywhere.
+        fenced: Whether any thread has passed a fence.
+        progress: Grows whenever something happens that is not a failing spin.
+        meetings: Groups of threads of several blocks that wait for members.
+        at: The instruction on whose behalf a meaning or an agent accesses memory.
+        shadows: The functions of the launch, as they run here.
+        debug: Whether the kernel was compiled with ``debug=True``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        grid: Index3,
+        block: Index3,
+        dynamic_bytes: int,
+        settings: Settings,
+        cluster_size: int = 1,
+    ) -> None:
+        self.settings = settings
+        self.checked = settings.mode == "checked"
+        self.grid, self.block = grid, block
+        self.dynamic_bytes = dynamic_bytes
+        self.cluster_size = cluster_size
+        self.report = Report(name, grid, block, settings.mode, settings.seed)
+        self.recorder = Recorder()
+        self.segments = Segments()
+        self.findings = Findings(self)
+        self.switching = settings.seed != 0
+        self.fenced = False
+        self.fences: dict[Any, Clock] = {}
+        self.keys: dict[Any, Clock] = {}
+        self.states: dict[Any, Any] = {}
+        self.meetings: dict[Any, Any] = {}
+        self.shadows: Shadows | None = None
+        self.at: Spot | None = None
+        self.debug = False
+        self.failure: BaseException | None = None
+        self.progress = 0
+        self.ticks = 0
+        self.at_grid: list[Thread] = []
+        self.tickets = Tickets()
+        self.agents: list[Agent] = []
+        self.cur: Thread = None  # type: ignore[assignment] # set before any kernel code runs
+        self.party: Party = None  # type: ignore[assignment]
+        self._random = random.Random(settings.seed)
+        self._threads = block[0] * block[1] * block[2]
+        self._blocks = grid[0] * grid[1] * grid[2]
+        self._active: list[Block] = []
+        self._next_block = 0
+        self._origin = Clock({}, {})
+        self._sm_time = [0.0] * settings.sms
+        self._leave = False
+        self._stopping = False
+        self._hub: Any = None
+        self._context: Any = None
+        self._function: Callable[..., Any] = print
+        self._args: tuple[Any, ...] = ()
+        self._agent_numbers = count(self._blocks * self._threads)
+        self._roots: dict[int, Root] = {}
+        self._clusters: dict[int, list[Block]] = {}
+
+    # --- a launch ------------------------------------------------------------------------------
+
+    def run(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        """Run all blocks.
+
+        Raises:
+            BaseException: What the kernel itself raised.
+        """
+        global current
+        if current is not None:
+            raise RuntimeError("a kernel cannot launch a kernel in the simulator")
+        self._function, self._args = function, args
+        self._hub = getcurrent()
+        block_dim.set(self.block)
+        grid_dim.set(self.grid)
+        watchdog = Watchdog(lambda: self.ticks, self.settings.slice_seconds, self.settings.seconds)
+        current = self
+        set_engine(self)
+        try:
+            with np.errstate(all="ignore"):
+                # why: a greenlet has a context of its own, and NumPy keeps its error state there.
+                self._context = contextvars.copy_context()
+                try:
+                    watchdog.start()
+                    self._schedule()
+                except TimeUp:
+                    self._stopping = True
+                    diagnosis.out_of_time(self, None)
+                finally:
+                    watchdog.stop()
+                    self._tear_down()
+                    current = None
+                    set_engine(None)
+                if self.checked:
+                    self._look(final=True)
+        finally:
+            self.findings.close()
+            self.tickets.close(self.report)
+        if self.failure is not None:
+            raise self.failure
+
+    def _schedule(self) -> None:
+        settings = self.settings
+        room = settings.sms * settings.blocks_per_sm
+        limit = self.capacity
+        idle, seen = 0, 0
+        while not self._stopping and (self._active or self._next_block < self._blocks):
+            while len(self._active) < room and self._next_block < self._blocks:
+                for _ in range(self.cluster_size):
+                    self._admit()
+            block = self._choose()
+            if block is None:
+                if self._next_block < self._blocks and room < limit:
+                    room += 1
+                    continue
+                diagnosis.report_stuck(self, self._active)
+                return
+            self._step(block)
+            if not block.alive:
+                self._retire(block)
+            if self.checked and len(self.recorder) > BATCH:
+                self._look(final=False)
+            idle = 0 if self.progress != seen else idle + 1
+            seen = self.progress
+            if idle > settings.spins * len(self._active):
+                idle = 0
+                if self._next_block < self._blocks and room < limit:
+                    room += 1
+                else:
+                    diagnosis.report_spinning(self, self._active, self._blocks - self._next_block)
+                    return
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks in the grid."""
+        return self._blocks
+
+    @property
+    def capacity(self) -> int:
+        """How many blocks the simulated GPU can hold at a time."""
+        s = self.settings
+        by_threads = s.THREADS_PER_SM // (-(-self._threads // s.WARP) * s.WARP)
+        by_memory = (s.shared_bytes + 1024) // (self.dynamic_bytes + 1024)
+        return s.sms * max(1, min(s.BLOCKS_PER_SM_LIMIT, by_threads, by_memory))
+
+    def _admit(self) -> None:
+        """Start the next block of the grid on the SM that is least loaded."""
+        linear = self._next_block
+        self._next_block += 1
+        loads = [0] * self.settings.sms
+        for other in self._active:
+            loads[other.sm] += 1
+        sm = min(range(len(loads)), key=lambda n: (loads[n], self._sm_time[n], n))
+        gx, gy, _ = self.grid
+        index = (linear % gx, linear // gx % gy, linear // (gx * gy))
+        shared = SharedMemory(linear, linear % self.cluster_size, self.dynamic_bytes, self.checked)
+        block = Block(linear, index, self.block, shared, sm, self._sm_time[sm], self._origin)
+        if self.switching:
+            self._random.shuffle(block.fresh)
+        shared.on_allocate = self.findings.know
+        self.findings.know(shared.dynamic)
+        block.cluster_rank = linear % self.cluster_size
+        self._clusters.setdefault(linear - block.cluster_rank, []).append(block)
+        self._active.append(block)
+
+    def _choose(self) -> Block | None:
+        """The block to run next: of those that can, the one with the least virtual time."""
+        able = [block for block in self._active if block.runnable or self._wake(block)]
+        if not able:
+            return None
+        if self.switching:
+            return self._random.choice(able)
+        return min(able, key=lambda block: (block.time, block.linear))
+
+    def _wake(self, block: Block) -> bool:
+        """Let threads go on whose condition holds; if none, let asynchronous work happen."""
+        while True:
+            woken = [t for t in block.waiters if t.predicate is not None and t.predicate()]
+            for thread in woken:
+                block.waiters.remove(thread)
+                thread.predicate = None
+                self.progress += 1
+                self.resume(thread)
+            if woken:
+                return True
+            if block.alive and len(block.at_barrier) == block.alive:
+                collectives.pass_barrier(self, block)
+                return True
+            if collectives.settle_active(self, block):
+                return True
+            if not block.agents:
+                return False
+            self._complete(block)
+
+    def _step(self, block: Block) -> None:
+        """Run threads of a block until none can go on, or one lets another block run."""
+        block_idx.set(block.index)
+        before = len(self.recorder)
+        self._leave = False
+        while not self._leave and not self._stopping:
+            if block.agents and self.switching and not self._random.randrange(4):
+                self._complete(block)
+            if block.ready and not (block.fresh and self.switching and self._random.random() < 0.5):
+                thread = self._pop(block.ready)
+                self.enter(thread)
+                thread.greenlet.switch()
+            elif block.fresh:
+                worker = greenlet(self._work, self._hub)
+                worker.gr_context = self._context.copy()
+                worker.switch(block)
+            else:
+                break
+            if self.failure is not None:
+                return
+        block.time += 1 + max(0, len(self.recorder) - before) / 32
+
+    def _pop(self, ready: Any) -> Thread:
+        if self.switching and len(ready) > 1:
+            ready.rotate(-self._random.randrange(len(ready)))
+        thread: Thread = ready.popleft()
+        return thread
+
+    def _work(self, block: Block) -> None:
+        """Body of a greenlet: start threads of a block until one waits, then see that one home."""
+        while block.fresh and not self._stopping and not self._leave:
+            thread = block.fresh.popleft()
+            thread.greenlet = getcurrent()
+            self.enter(thread)
+            try:
+                self._function(*self._args)
+            except GreenletExit:
+                return
+            except (TimeUp, Exception) as error:
+                self._stopping = True
+                if isinstance(error, TimeUp):
+                    diagnosis.out_of_time(self, error)
+                else:
+                    self.failure = diagnosis.failed(self, error)
+                return
+            thread.done = True
+            block.alive -= 1
+            self.progress += 1
+
+    def _retire(self, block: Block) -> None:
+        while block.agents:
+            self._complete(block)
+        self._active.remove(block)
+        for root in block.shared.roots:
+            root.free()
+        self._sm_time[block.sm] = max(self._sm_time[block.sm], block.time)
+        self.report.spans.append(Span(block.sm, block.linear, block.start, block.time))
+        self.report.shared_bytes = max(self.report.shared_bytes, block.shared.used)
+
+    def _tear_down(self) -> None:
+        """End the greenlets of threads that have not returned."""
+        self._stopping = True
+        for block in self._active:
+            for thread in block.threads:
+                if thread.greenlet is not None and not thread.done and not thread.greenlet.dead:
+                    thread.greenlet.throw(GreenletExit)
+
+    # --- threads call this ------------------------------------------------------------------------
+
+    def enter(self, thread: Thread) -> None:
+        """Make a thread the current one."""
+        self.cur = thread
+        self.ticks += 1
+        thread_idx.x, thread_idx.y, thread_idx.z = thread.index
+        self.attribute(thread)
+
+    def attribute(self, party: Party) -> None:
+        """Accesses are a party's from here on."""
+        self.party = party
+        if not self.checked:
+            return
+        if party.segment < 0:
+            party.segment = self.segments.add(
+                party.number, party.log_block, party.block.epoch, party.count, party.clock
+            )
+        self.recorder.mark(party.segment)
+
+    def renew(self, party: Party) -> None:
+        """A party has learned or published something: a new segment begins."""
+        party.segment = -1
+        party.count += 1
+        if party is self.party:
+            self.attribute(party)
+
+    def resume(self, thread: Thread) -> None:
+        """Let a waiting thread run again."""
+        thread.waits = ""
+        thread.block.ready.append(thread)
+
+    def switch(self) -> None:
+        """Wait: the hub runs others until somebody resumes this thread."""
+        self._hub.switch()
+
+    def let_others_run(self, spinning: bool = False) -> None:
+        """Go to the end of the queue, and let the block with the least virtual time run."""
+        thread = self.cur
+        block = thread.block
+        if len(self._active) == 1 and not block.runnable and not spinning:
+            return
+        self._leave = True
+        if not spinning:
+            self.progress += 1
+        block.ready.append(thread)
+        self._hub.switch()
+
+    def maybe_switch(self) -> None:
+        """Under a seed, sometimes let another thread or block run."""
+        if self.switching and not self._random.randrange(SWITCH_EVERY):
+            self.let_others_run(spinning=self.cur.spinning)
+
+    def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:
+        """Block the current thread until a condition holds."""
+        if predicate():
+            return
+        thread = self.cur
+        thread.predicate = predicate
+        thread.path = collectives.call_path(kernel_frame(2))
+        thread.waits = f"waits at {{}} for {reason}"
+        thread.block.waiters.append(thread)
+        self.switch()
+
+    # --- memory ----------------------------------------------------------------------------------
+
+    def global_root(self, array: np.ndarray) -> tuple[Root, int]:
+        """The allocation of an array in global memory, and its offset there, in bytes."""
+        root, offset = GLOBAL.root(array)
+        known = self._roots.setdefault(root.base, root)
+        if known is root:
+            self.findings.know(root)
+        return known, offset
+
+    def address_of(self, array: np.ndarray) -> int:
+        """Kernel address of a bare array, as kernels have them in plain mode."""
+        pointer = array.ctypes.data
+        for root in self.cur.block.shared.roots:
+            start = root.data.ctypes.data if root.data is not None else 0
+            if start <= pointer < start + root.size:
+                return root.base + pointer - start
+        return GLOBAL.address(array)
+
+    def cluster(self, block: Block) -> list[Block]:
+        """The blocks of a block's cluster, in the order of their ranks."""
+        first = block.linear // self.cluster_size * self.cluster_size
+        return self._clusters[first]
+
+    def block_of_address(self, block: Block, address: int) -> Block:
+        """The block of a cluster that a shared-window address belongs to."""
+        rank = address // SHARED_WINDOW - 1
+        if not 0 <= rank < self.cluster_size:
+            raise InstructionError(
+                f"shared address {address:#x} belongs to no block of the cluster"
+            )
+        return self.cluster(block)[rank]
+
+    # --- order ----------------------------------------------------------------------------------
+
+    def fence(self, party: Party, block_only: bool = False) -> None:
+        """A memory fence: what the party did so far can be published by an atomic."""
+        if not self.checked:
+            return
+        self.fenced = True
+        if not block_only:
+            party.fence = party.published()
+        party.block_fence = party.published()
+        self.renew(party)
+
+    def stored(self, log_address: int) -> None:
+        """A store to a flag, or an atomic, publishes what its thread has fenced."""
+        party = self.party
+        if party.fence is not None:
+            self._publish(log_address, party.fence)
+        if party.block_fence is not None:
+            self._publish((log_address, party.block.linear), party.block_fence)
+
+    def _publish(self, key: Any, clock: Clock) -> None:
+        known = self.fences.get(key)
+        self.fences[key] = clock if known is None else join((known, clock))
+
+    def observed(self, log_address: int) -> None:
+        """An atomic learns what was published at its address."""
+        party = self.party
+        known = [
+            clock
+            for key in (log_address, (log_address, party.block.linear))
+            if (clock := self.fences.get(key)) is not None
+        ]
+        if known:
+            party.clock = join((party.clock, *known))
+            self.renew(party)
+
+    def release(self, party: Party, key: Any) -> None:
+        """Publish all that a party did, under a key."""
+        if self.checked:
+            known = self.keys.get(key)
+            mine = party.published()
+            self.keys[key] = mine if known is None else join((known, mine))
+            self.renew(party)
+
+    def acquire(self, party: Party, key: Any) -> None:
+        """Continue after all that was published under a key."""
+        clock = self.keys.get(key)
+        if clock is not None:
+            self.learn(party, clock)
+
+    def learn(self, party: Party, clock: Clock) -> None:
+        """Continue after what a clock knows."""
+        if self.checked:
+            party.clock = join((party.clock, clock))
+            self.renew(party)
+
+    # --- asynchronous work ------------------------------------------------------------------------
+
+    def later(self, action: Callable[..., Any], name: str) -> Agent:
+        """Start asynchronous work for the current party."""
+        party = self.party
+        agent = Agent(next(self._agent_numbers), party.block, party.published(), name, action)
+        agent.at = self.spot()
+        self.agents.append(agent)
+        party.block.agents.append(agent)
+        self.renew(party)
+        return agent
+
+    def _complete(self, block: Block) -> None:
+        """Let one piece of asynchronous work of a block happen."""
+        which = self._random.randrange(len(block.agents)) if self.switching else 0
+        agent = block.agents.pop(which)
+        before = self.party
+        self.progress += 1
+        at, self.at = self.at, agent.at
+        self.attribute(agent)
+        try:
+            agent.action(agent)
+        except InstructionError as error:
+            place = place_of(*agent.at)
+            self.find("misuse", f"{error} ({agent.name}, started at {place})", place, agent.actor)
+        agent.done = True
+        self.at = at
+        if before is not None:
+            self.attribute(before)
+
+    def execute(self, what: Instruction, args: tuple[Any, ...]) -> Any:
+        """Run an instruction for the current thread."""
+        return instructions.execute(self, what, args)
+
+    # --- findings ---------------------------------------------------------------------------------
+
+    def place(self) -> Place:
+        """Where the current thread is in the student's source."""
+        return place_of(*self.spot(3))
+
+    def spot(self, depth: int = 2) -> Spot:
+        """The bytecode instruction of the student's that is being executed."""
+        if self.at is not None:
+            return self.at
+        return instruction_at(kernel_frame(depth))
+
+    def find(self, kind: str, message: str, place: Place, actor: Any = None) -> None:
+        """Add a finding; enough of them end the launch."""
+        if self.findings.add(kind, message, place, actor):
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End the launch now, from wherever this is called."""
+        self._stopping = True
+        if getcurrent() is not self._hub:
+            raise GreenletExit
+
+    def out_of_bounds(self, array: KernelArray, index: Any) -> None:
+        """Report an index outside its array."""
+        place = self.place()
+        name = self.findings.name(array.root, place)
+        self.find(
+            "bounds",
+            messages.bounds(place, array.root.space, name, array.shape, index, self.cur.actor),
+            place,
+            self.cur.actor,
+        )
+
+    def unwritten(self, array: KernelArray, index: Any, log_address: int) -> None:
+        """Report a read of memory that nobody has written, unless it turns out to be a race."""
+        place = self.place()
+        name = self.findings.name(array.root, place)
+        message = messages.uninitialized(place, array.root.space, name, index, self.party.actor)
+        self.findings.add_unwritten(message, place, self.party.actor, log_address)
+
+    def unwritten_bytes(self, root: Root, offset: int) -> None:
+        """The same for an instruction's read, ``offset`` bytes into an allocation."""
+        place = self.place()
+        message = messages.uninitialized(
+            place, root.space, root.name, root.element(offset), self.party.actor
+        )
+        self.findings.add_unwritten(message, place, self.party.actor, root.log_base + offset)
+
+    def actor(self, number: int) -> Actor:
+        """The thread or agent with a number."""
+        total = self._blocks * self._threads
+        if number >= total:
+            return self.agents[number - total].actor
+        linear, inside = divmod(number, self._threads)
+        gx, gy, _ = self.grid
+        bx, by, _ = self.block
+        return Actor(
+            (inside % bx, inside // bx % by, inside // (bx * by)),
+            (linear % gx, linear // gx % gy, linear // (gx * gy)),
+        )
+
+    def _look(self, final: bool) -> None:
+        live = None if final else {block.linear: block.epoch for block in self._active}
+        self.findings.look(live)

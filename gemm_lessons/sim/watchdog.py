@@ -1,0 +1,68 @@
+"""Ends loops that never end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+import time
+from collections.abc import Callable
+
+
+class TimeUp(BaseException):
+    """Raised by the watchdog inside the kernel's thread; no ``except Exception`` catches it."""
+
+
+class Watchdog:
+    """A thread that interrupts the launching thread when it takes too long."""
+
+    PERIOD = 0.05
+
+    def __init__(self, tick: Callable[[], int], slice_seconds: float, seconds: float) -> None:
+        """Prepare; :meth:`start` starts the clock.
+
+        Args:
+            tick: A number that changes whenever another simulated thread runs.
+            slice_seconds: Longest time without a change.
+            seconds: Longest time in all.
+        """
+        self._tick = tick
+        self._slice = slice_seconds
+        self._total = seconds
+        self._target = threading.get_ident()
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="simulator watchdog")
+        self.fired = False
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the clock, and swallow an interruption that is on its way."""
+        # why: an asynchronous exception arrives at some later bytecode; it must not hit the
+        # student's own code after the launch.
+        with contextlib.suppress(TimeUp):
+            with self._lock:
+                self._stop.set()
+            if self.fired:
+                time.sleep(0.001)
+        self._thread.join()
+
+    def _run(self) -> None:
+        began = since = time.monotonic()
+        last = self._tick()
+        while not self._stop.wait(self.PERIOD):
+            now, tick = time.monotonic(), self._tick()
+            if tick != last:
+                last, since = tick, now
+            if now - since > self._slice or now - began > self._total:
+                with self._lock:
+                    if self._stop.is_set():
+                        return
+                    self.fired = True
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                        ctypes.c_ulong(self._target), ctypes.py_object(TimeUp)
+                    )
+                return
