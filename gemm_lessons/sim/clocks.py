@@ -63,12 +63,15 @@ class Segments:
         self._epoch: list[int] = []
         self._index: list[int] = []
         self._clock: list[int] = []
+        self._fenced: list[bool] = []
         self._clocks: list[Clock] = []
 
     def __len__(self) -> int:
         return len(self._thread)
 
-    def add(self, thread: int, block: int, epoch: int, index: int, clock: Clock) -> int:
+    def add(
+        self, thread: int, block: int, epoch: int, index: int, clock: Clock, fenced: bool
+    ) -> int:
         """Append a row.
 
         Args:
@@ -77,6 +80,7 @@ class Segments:
             epoch: Barriers that the block has passed.
             index: Number of the segment in its thread.
             clock: What happened before the segment.
+            fenced: Whether the thread has passed a memory fence.
 
         Returns:
             The number of the row.
@@ -89,10 +93,11 @@ class Segments:
         self._epoch.append(epoch)
         self._index.append(index)
         self._clock.append(clock.number)
+        self._fenced.append(fenced)
         return len(self._thread) - 1
 
     def column(self, name: str) -> np.ndarray:
-        """A column as an array: ``thread``, ``block``, ``epoch``, ``index`` or ``clock``."""
+        """A column as an array: ``thread``, ``block``, ``epoch``, ``clock`` or ``fenced``."""
         values: Any = getattr(self, f"_{name}")
         return np.array(values, dtype=np.int64)
 

@@ -352,7 +352,12 @@ class Engine:
             return
         if party.segment < 0:
             party.segment = self.segments.add(
-                party.number, party.log_block, party.block.epoch, party.count, party.clock
+                party.number,
+                party.log_block,
+                party.block.epoch,
+                party.count,
+                party.clock,
+                party.block_fence is not None,
             )
         self.recorder.mark(party.segment)
 

@@ -44,8 +44,9 @@ def uninitialized(place: Place, space: str, name: str, index: Any, who: Any) -> 
     shown = index[0] if isinstance(index, tuple) and len(index) == 1 else index
     return (
         f"'{place.text}' at line {place.line} reads {space} array {_quoted(name)} at {shown} "
-        f"before anything was written there; {who}. {space.capitalize()} memory starts with "
-        "whatever was left in it: set every element before it is read (also the ones past the edge of a tile)."
+        f"before anything was written there; {who}. {space.capitalize()} memory starts "
+        "with whatever was left in it: set every element before it is read (also the ones past "
+        "the edge of a tile)."
     )
 
 

@@ -153,7 +153,11 @@ class RaceDetector:
         both_write = (kind[first] != READ) & (kind[first] != ATOMIC) & (kind[second] == REWRITE)
         a, b = columns.segment[first], columns.segment[second]
         block, epoch = self._segments.column("block"), self._segments.column("epoch")
-        open_ = (thread[a] != thread[b]) & ~both_write
+        fenced = self._segments.column("fenced")
+        # why: a plain store of a flag after a fence, read by an atomic, works on every GPU.
+        flag = (kind[second] == ATOMIC) & (kind[first] != READ) & (fenced[a] != 0)
+        flag |= (kind[first] == ATOMIC) & (kind[second] != READ) & (fenced[b] != 0)
+        open_ = (thread[a] != thread[b]) & ~both_write & ~flag
         open_ &= (block[a] != block[b]) | (epoch[a] >= epoch[b]) | (block[a] < 0)
         first, second, a, b = first[open_], second[open_], a[open_], b[open_]
         if not len(a):

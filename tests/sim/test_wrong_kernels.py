@@ -3,7 +3,8 @@
 import pytest
 
 from gemm_lessons import sim
-from tests.sim.corpus.wrong import KERNELS
+
+from .corpus.wrong import KERNELS
 
 SEEDS = (0, 1, 2, 3)
 
