@@ -16,7 +16,7 @@ import functools
 import os
 import platform
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["gpu", "sim", "compile"]
@@ -53,6 +53,8 @@ class Device:
         num_sms: streaming multiprocessors, virtual ones in the simulator.
         shared_bytes_per_block: the most shared memory that one block may ask for, in bytes.
         driver: the newest CUDA version that the driver runs, None without a GPU.
+        blocks_per_sm: blocks that the simulator keeps on an SM at a time, None on a GPU, where it
+            depends on the kernel.
     """
 
     kind: Kind
@@ -61,7 +63,8 @@ class Device:
     compute_capability: tuple[int, int]
     num_sms: int
     shared_bytes_per_block: int
-    driver: tuple[int, int] | None = field(default=None)
+    driver: tuple[int, int] | None = None
+    blocks_per_sm: int | None = None
 
     @property
     def is_gpu(self) -> bool:
@@ -214,4 +217,16 @@ def choose() -> Device:
                 " or run `gemm-lessons doctor` to see what to install"
             )
     _tell_numba("sim")
-    return Device("sim", "simulator", reason, (9, 0), 8, 232448)
+    from gemm_lessons import sim
+
+    sim.install()
+    played = sim.settings()
+    return Device(
+        "sim",
+        f"{played.mode} simulator",
+        reason,
+        played.compute_capability,
+        played.sms,
+        played.shared_bytes,
+        blocks_per_sm=played.blocks_per_sm,
+    )

@@ -155,8 +155,8 @@ def num_resident_blocks(kernel: Any, block: int, arguments: tuple[Any, ...], *, 
         LaunchError: not even one block fits on an SM.
     """
     chosen = device.choose()
-    if not chosen.is_gpu:
-        return chosen.num_sms
+    if chosen.blocks_per_sm is not None:
+        return chosen.num_sms * chosen.blocks_per_sm
     compiled = next(iter(kernel.specialize(*arguments).overloads.values()))
     function = compiled._codelibrary.get_cufunc()
     context = cuda.current_context()

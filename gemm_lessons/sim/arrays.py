@@ -239,9 +239,7 @@ class KernelArray:
         """The index as NumPy wants it, or None after reporting that it is out of bounds."""
         indices = index if isinstance(index, tuple) else (index,)
         if len(indices) > self.raw.ndim + sum(i is Ellipsis for i in indices):
-            raise IndexError(
-                f"{len(indices)} indices for an array of {self.raw.ndim} axes: {index!r}"
-            )
+            raise IndexError(f"{len(indices)} indices for an array of {self.raw.ndim} axes: {index!r}")
         axis = 0
         plain: list[Any] = []
         for each in indices:
@@ -439,8 +437,7 @@ def _generate(rank: int, space: str, switching: bool) -> type[KernelArray]:
         if local
         else _LOG.format(key=f"self._key + ({REWRITE} if {written} else {WRITE})")
         + (
-            "\n                if self._m.fenced:"
-            " self._m.stored(self.root.log_base + self._at + at)"
+            "\n                if self._m.fenced: self._m.stored(self.root.log_base + self._at + at)"
             if space == "global"
             else ""
         ),

@@ -69,9 +69,7 @@ class Segments:
     def __len__(self) -> int:
         return len(self._thread)
 
-    def add(
-        self, thread: int, block: int, epoch: int, index: int, clock: Clock, fenced: bool
-    ) -> int:
+    def add(self, thread: int, block: int, epoch: int, index: int, clock: Clock, fenced: bool) -> int:
         """Append a row.
 
         Args:

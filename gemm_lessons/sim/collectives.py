@@ -221,9 +221,7 @@ def report_missing(engine: Engine, block: Block) -> bool:
         if elsewhere:
             one = elsewhere[0]
             reason = one.waits.format(path_place(one.path)) or "has not come"
-            missing.append(
-                f"{len(elsewhere)} are elsewhere, e.g. thread {one.index}, which {reason}"
-            )
+            missing.append(f"{len(elsewhere)} are elsewhere, e.g. thread {one.index}, which {reason}")
         place = path_place(here[0].path)
         engine.find(
             "collective",

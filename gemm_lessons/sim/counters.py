@@ -83,9 +83,7 @@ class Counters:
         accesses = np.bincount(which, minlength=len(codes))
         requests = np.bincount(request_code, minlength=len(codes))
         sectors = self._sectors(request[~shared], address[~shared], size[~shared], request_code)
-        waves = _wavefronts(
-            request[shared], address[shared], size[shared], lane[shared], len(request_code)
-        )
+        waves = _wavefronts(request[shared], address[shared], size[shared], lane[shared], len(request_code))
         for number, key in enumerate(codes.tolist()):
             action = ("load", "store", "atomic")[key & 3]
             sums = self.traffic.setdefault((key >> 3, bool(key >> 2 & 1), action), Traffic())

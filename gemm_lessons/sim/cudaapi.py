@@ -158,9 +158,7 @@ def _check_size(engine: Engine, static: int, used: int) -> None:
     else:
         return
     place = engine.place()
-    engine.find(
-        "launch", f"kernel '{engine.report.kernel}', {place}: {message}", place, engine.cur.actor
-    )
+    engine.find("launch", f"kernel '{engine.report.kernel}', {place}: {message}", place, engine.cur.actor)
     engine.give_up()
 
 

@@ -433,9 +433,7 @@ class Engine:
         """The block of a cluster that a shared-window address belongs to."""
         rank = address // SHARED_WINDOW - 1
         if not 0 <= rank < self.cluster_size:
-            raise InstructionError(
-                f"shared address {address:#x} belongs to no block of the cluster"
-            )
+            raise InstructionError(f"shared address {address:#x} belongs to no block of the cluster")
         return self.cluster(block)[rank]
 
     # --- order ----------------------------------------------------------------------------------
@@ -572,9 +570,7 @@ class Engine:
     def unwritten_bytes(self, root: Root, offset: int) -> None:
         """The same for an instruction's read, ``offset`` bytes into an allocation."""
         place = self.place()
-        message = messages.uninitialized(
-            place, root.space, root.name, root.element(offset), self.party.actor
-        )
+        message = messages.uninitialized(place, root.space, root.name, root.element(offset), self.party.actor)
         self.findings.add_unwritten(message, place, self.party.actor, root.log_base + offset)
 
     def actor(self, number: int) -> Actor:

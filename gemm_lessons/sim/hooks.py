@@ -166,9 +166,7 @@ def _patch_device(cuda: Any) -> None:
         "MULTIPROCESSOR_COUNT": property(lambda self: settings().sms),
         "MAX_SHARED_MEMORY_PER_BLOCK": Settings.STATIC_SHARED_BYTES,
         "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": property(lambda self: settings().shared_bytes),
-        "MAX_SHARED_MEMORY_PER_MULTIPROCESSOR": property(
-            lambda self: settings().shared_bytes + 1024
-        ),
+        "MAX_SHARED_MEMORY_PER_MULTIPROCESSOR": property(lambda self: settings().shared_bytes + 1024),
         "MAX_THREADS_PER_BLOCK": Settings.MAX_THREADS,
         "MAX_THREADS_PER_MULTI_PROCESSOR": Settings.THREADS_PER_SM,
         "MAX_BLOCKS_PER_MULTIPROCESSOR": Settings.BLOCKS_PER_SM_LIMIT,

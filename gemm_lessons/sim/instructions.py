@@ -45,9 +45,7 @@ def execute(engine: Engine, what: Instruction, args: tuple[Any, ...]) -> Any:
         engine.at = None
 
         def resolve(threads: list[Thread], calls: list[Any]) -> Sequence[Any]:
-            lanes = [
-                _ThreadContext(engine, t, at) for t, (at, _) in zip(threads, calls, strict=True)
-            ]
+            lanes = [_ThreadContext(engine, t, at) for t, (at, _) in zip(threads, calls, strict=True)]
             lanes[0].lanes = lanes
             results = what.meaning(lanes[0], [call for _, call in calls])
             return [None] * len(lanes) if results is None else results
@@ -157,9 +155,7 @@ class _ThreadContext(Context):
                 self._engine.unwritten_bytes(root, first)
         return _bytes(root)[offset : offset + size].copy().view(kind)
 
-    def store(
-        self, address: int, values: Any, dtype: Any = None, *, align: int | None = None
-    ) -> None:
+    def store(self, address: int, values: Any, dtype: Any = None, *, align: int | None = None) -> None:
         data = np.ascontiguousarray(values, None if dtype is None else dtype_of(dtype)).reshape(-1)
         _check_alignment(address, data.nbytes, align)
         root, offset = self._find(address, data.nbytes)
@@ -214,9 +210,7 @@ class _ThreadContext(Context):
         with self._acting():
             if index is not None:
                 return array.get(index)
-            return np.array([array.get(i) for i in np.ndindex(array.shape)], array.dtype).reshape(
-                array.shape
-            )
+            return np.array([array.get(i) for i in np.ndindex(array.shape)], array.dtype).reshape(array.shape)
 
     def write(self, array: Any, values: Any, index: Any = None) -> None:
         if not isinstance(array, KernelArray):

@@ -82,9 +82,7 @@ def launch(
     return engine.report
 
 
-def _check(
-    name: str, grid: Index3, block: Index3, shared_bytes: int, cluster: int, config: Settings
-) -> None:
+def _check(name: str, grid: Index3, block: Index3, shared_bytes: int, cluster: int, config: Settings) -> None:
     threads = block[0] * block[1] * block[2]
     problem = ""
     if min(grid) < 1:
@@ -101,9 +99,7 @@ def _check(
     elif any(size > limit for size, limit in zip(grid, _GRID_LIMITS, strict=True)):
         problem = f"a grid of {grid}; its axes are limited to {_GRID_LIMITS}"
     elif shared_bytes > config.shared_bytes:
-        problem = (
-            f"{shared_bytes} bytes of dynamic shared memory; a block can have {config.shared_bytes}"
-        )
+        problem = f"{shared_bytes} bytes of dynamic shared memory; a block can have {config.shared_bytes}"
     elif shared_bytes < 0:
         problem = f"{shared_bytes} bytes of dynamic shared memory"
     elif cluster < 1 or grid[0] % cluster:
@@ -113,9 +109,7 @@ def _check(
         raise LaunchError(finding.message, [finding])
 
 
-def _arguments(
-    engine: Engine, kernel: Any, args: tuple[Any, ...], write_back: list[Any]
-) -> tuple[Any, ...]:
+def _arguments(engine: Engine, kernel: Any, args: tuple[Any, ...], write_back: list[Any]) -> tuple[Any, ...]:
     try:
         names = list(inspect.signature(kernel.py_func).bind(*args).arguments)
     except TypeError as error:

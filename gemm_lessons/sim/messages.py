@@ -19,9 +19,7 @@ def verb(kind: int) -> str:
 def bounds(place: Place, space: str, name: str, shape: Sequence[int], index: Any, who: Any) -> str:
     """An index outside its array."""
     indices = index if isinstance(index, tuple) else (index,)
-    axis = next(
-        (a for a, i in enumerate(indices) if isinstance(i, int) and not 0 <= i < shape[a]), 0
-    )
+    axis = next((a for a, i in enumerate(indices) if isinstance(i, int) and not 0 <= i < shape[a]), 0)
     size, at = shape[axis], int(indices[axis])
     if at < 0:
         consequence = (
@@ -64,9 +62,7 @@ def race(
     return "\n".join(lines)
 
 
-def _race_advice(
-    first: tuple[int, Place, Actor], second: tuple[int, Place, Actor], shared: bool
-) -> str:
+def _race_advice(first: tuple[int, Place, Actor], second: tuple[int, Place, Actor], shared: bool) -> str:
     kinds = {first[0], second[0]}
     one, two = first[2], second[2]
     if one.thread is None or two.thread is None:
@@ -98,10 +94,7 @@ def _race_advice(
         )
     same = first[1].line == second[1].line and not shared
     if same:
-        return (
-            "One thread's update can get lost. Use cuda.atomic, or give each thread its own "
-            "element."
-        )
+        return "One thread's update can get lost. Use cuda.atomic, or give each thread its own element."
     return (
         "No syncthreads() lies between them: put cuda.syncthreads() between the write and the read "
         "(in a loop, also between this round's read and the next round's write)."
@@ -121,9 +114,7 @@ def early_exit(place: Place, block: Any, waiting: int, gone: int, example: Any) 
 def different_barriers(block: Any, groups: Sequence[tuple[int, Any, Place]]) -> str:
     """Threads of a block that wait at different barriers."""
     lines = [f"threads of block {block} wait at different barriers:"]
-    lines += [
-        f"    {count} thread(s), e.g. {example}, at {place}" for count, example, place in groups
-    ]
+    lines += [f"    {count} thread(s), e.g. {example}, at {place}" for count, example, place in groups]
     lines.append(
         "    Every thread of a block must execute the same syncthreads(): move it out of the "
         "branch or loop that only some threads take."
@@ -143,9 +134,7 @@ def missing_lanes(name: str, place: Place, who: Any, here: int, missing: Sequenc
 def stuck(title: str, groups: Sequence[tuple[int, Any, str]], gone: int) -> str:
     """Nobody can continue."""
     lines = [title]
-    lines += [
-        f"    {count} thread(s), e.g. {example}, {reason}" for count, example, reason in groups
-    ]
+    lines += [f"    {count} thread(s), e.g. {example}, {reason}" for count, example, reason in groups]
     if gone:
         lines.append(f"    {gone} thread(s) have returned")
     return "\n".join(lines)

@@ -76,9 +76,7 @@ class _Columns:
     address: np.ndarray
 
     def pick(self, which: np.ndarray) -> _Columns:
-        return _Columns(
-            self.entry[which], self.segment[which], self.order[which], self.address[which]
-        )
+        return _Columns(self.entry[which], self.segment[which], self.order[which], self.address[which])
 
 
 class RaceDetector:
@@ -133,9 +131,7 @@ class RaceDetector:
         sizes = np.int64(1) << (columns.entry >> SIZE_SHIFT & 7)
         times = np.ones(len(sizes), np.int64)
         for root in mixed:
-            inside = (columns.address >= root.log_base) & (
-                columns.address < root.log_base + root.size
-            )
+            inside = (columns.address >= root.log_base) & (columns.address < root.log_base + root.size)
             times = np.where(inside, np.maximum(1, sizes // root.granule), times)
         which = np.repeat(np.arange(len(sizes)), times)
         starts = np.repeat(np.cumsum(times) - times, times)

@@ -165,9 +165,7 @@ _REPLACED: dict[int, Any] = {
 
 
 def _constants(code: types.CodeType) -> types.CodeType:
-    constants = tuple(
-        _constants(c) if isinstance(c, types.CodeType) else value_of(c) for c in code.co_consts
-    )
+    constants = tuple(_constants(c) if isinstance(c, types.CodeType) else value_of(c) for c in code.co_consts)
     if all(new is old for new, old in zip(constants, code.co_consts, strict=True)):
         return code
     return code.replace(co_consts=constants)

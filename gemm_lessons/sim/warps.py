@@ -66,9 +66,7 @@ def shfl_xor_sync(mask: Any, value: Any, lane_mask: Any) -> Any:
 
 
 def _vote(name: str, mask: Any, predicate: Any, answer: Callable[[list[bool]], Any]) -> Any:
-    return _meet(
-        name, mask, bool(predicate), lambda threads, brought: [answer(brought)] * len(threads)
-    )
+    return _meet(name, mask, bool(predicate), lambda threads, brought: [answer(brought)] * len(threads))
 
 
 def all_sync(mask: Any, predicate: Any) -> bool:
