@@ -187,7 +187,7 @@ def timelines(found: Sequence[Timeline], title: str, *, style: Style = PAGE) -> 
             _draw_timeline(axes, one, scale, shown)
             axes.set_xlim(0, shown)
             cut = " (cut off)" if one.makespan * scale > shown else ""
-            axes.set_title(f"{one.label}: {one.makespan * scale:,.0f}{cut}, idle tail {one.idle_tail:.0%}")
+            axes.set_title(f"{one.label}: {one.makespan * scale:,.0f}{cut}, idle tail {one.idle_tail:.1%}")
         panels[-1].set_xlabel(unit)
         figure.legend(handles=_legend(found, style), loc="outside lower center", ncols=5)
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold", fontsize=style.size * 1.3)
@@ -214,14 +214,10 @@ def _draw_timeline(axes: Any, timeline: Timeline, scale: float, shown: float) ->
         of_block[piece.block].append(piece)
     for block, pieces in of_block.items():
         sm, slot = placed[block]
+        starts = [(piece.start - timeline.start) * scale for piece in pieces]
+        durations = [max((piece.stop - piece.start) * scale - gap, gap / 2) for piece in pieces]
         axes.broken_barh(
-            [
-                (
-                    (piece.start - timeline.start) * scale,
-                    max((piece.stop - piece.start) * scale - gap, gap / 2),
-                )
-                for piece in pieces
-            ],
+            list(zip(starts, durations, strict=True)),
             (sm + slot / slots, (0.94 if timeline.num_sms <= 32 else 1.0) / slots),
             facecolors=[colour_of(piece.group) for piece in pieces],
             linewidth=0,

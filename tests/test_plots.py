@@ -73,13 +73,13 @@ def timeline(label: str, stop: float) -> Timeline:
 def test_timelines_share_an_axis_and_tell_their_idle_tail(style):
     figure = plots.timelines([timeline("short", 1000), timeline("long", 2000)], "title", style=style)
     assert_everything_fits(figure)
-    assert {"short: 1, idle tail 25%", "long: 2, idle tail 25%", "µs"} <= set(texts(figure))
+    assert {"short: 1, idle tail 25.0%", "long: 2, idle tail 25.0%", "µs"} <= set(texts(figure))
     assert [axes.get_xlim() for axes in figure.axes] == [(0, 2)] * 2
 
 
 def test_a_much_longer_timeline_is_cut_and_says_so():
     figure = plots.timelines([timeline("short", 1000), timeline("long", 90000)], "title")
-    assert "long: 90 (cut off), idle tail 25%" in texts(figure)
+    assert "long: 90 (cut off), idle tail 25.0%" in texts(figure)
     assert figure.axes[0].get_xlim() == (0, 1.5)
 
 
