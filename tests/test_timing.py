@@ -3,7 +3,9 @@
 import pytest
 
 from gemm_lessons.measure import timing
-from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, host_time, time_calls
+from gemm_lessons.measure.cpu import numpy_times
+from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, host_time, time_calls, time_on_cpu
+from gemm_lessons.problem import GroupedProblem
 
 
 class FakeGpu:
@@ -89,3 +91,25 @@ def test_the_simulator_is_never_timed(monkeypatch):
     monkeypatch.setattr(timing.device, "choose", lambda: simulator)
     with pytest.raises(TimingError, match="nothing can be timed on the simulator"):
         CudaGpu()
+
+
+def test_work_on_the_cpu_takes_turns(monkeypatch):
+    log, clock = [], [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+
+    def work(name, seconds):
+        def run():
+            log.append(name)
+            clock[0] += seconds
+
+        return run
+
+    slow, fast = time_on_cpu([work("slow", 3e-6), work("fast", 1e-6)], rounds=3)
+    assert (slow.median_us, fast.median_us) == (pytest.approx(3), pytest.approx(1))
+    assert log == ["slow", "fast"] * 4  # the first round warms up
+
+
+def test_numpy_agrees_with_itself_padded_and_not():
+    times = numpy_times(GroupedProblem((3, 0, 9), 16, 8))
+    assert times.padded.samples == times.per_expert.samples
+    assert times.speedup == times.padded.median_us / times.per_expert.median_us

@@ -26,7 +26,7 @@ class CpuTimes:
         return self.padded.median_us / self.per_expert.median_us
 
 
-def numpy_times(problem: GroupedProblem, *, repeats: int = 5) -> CpuTimes:
+def numpy_times(problem: GroupedProblem) -> CpuTimes:
     """Time NumPy with and without padding; packing is not timed, which favours padding.
 
     Raises:
@@ -45,7 +45,7 @@ def numpy_times(problem: GroupedProblem, *, repeats: int = 5) -> CpuTimes:
         for start, stop, weights in experts:
             np.matmul(x[start:stop], weights.T, out=y[start:stop])
 
-    times = CpuTimes(time_on_cpu(padded, repeats=repeats), time_on_cpu(per_expert, repeats=repeats))
+    times = CpuTimes(*time_on_cpu([padded, per_expert]))
     for group, (start, stop, _) in enumerate(experts):
         if not np.allclose(y_padded[group, : stop - start], y[start:stop], rtol=1e-3, atol=1e-2):
             raise AssertionError(f"NumPy with and without padding disagree on expert {group}")

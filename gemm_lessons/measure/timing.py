@@ -166,8 +166,7 @@ def time_calls(calls: Sequence[Call], gpu: Gpu, rules: Rules) -> Timing:
         samples.append(gpu.elapsed_us(start, stop))
         if len(samples) >= rules.least_samples and sum(samples) > rules.seconds * 1e6:
             break
-    low, middle, high = np.percentile(samples, (25, 50, 75))
-    return Timing(float(middle), float(high - low), len(samples))
+    return summarize(samples)
 
 
 def host_time(calls: Sequence[Call], gpu: Gpu, rules: Rules) -> float:
@@ -186,13 +185,23 @@ def host_time(calls: Sequence[Call], gpu: Gpu, rules: Rules) -> float:
     return float(np.median(samples)) * 1e6
 
 
-def time_on_cpu(work: Callable[[], object], *, repeats: int = 5) -> Timing:
-    """Time host work by the host's clock: for NumPy on the CPU, never for the simulator."""
-    work()
-    samples = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+def time_on_cpu(works: Sequence[Callable[[], object]], *, rounds: int = 7) -> list[Timing]:
+    """Time host work by the host's clock: for NumPy on the CPU, never for the simulator.
+
+    The works take turns, so that whatever else this computer does slows all of them down alike.
+    """
+    for work in works:
         work()
-        samples.append((time.perf_counter() - start) * 1e6)
+    samples: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for work, taken in zip(works, samples, strict=True):
+            start = time.perf_counter()
+            work()
+            taken.append((time.perf_counter() - start) * 1e6)
+    return [summarize(taken) for taken in samples]
+
+
+def summarize(samples: Sequence[float]) -> Timing:
+    """Median and spread of samples in microseconds."""
     low, middle, high = np.percentile(samples, (25, 50, 75))
-    return Timing(float(middle), float(high - low), repeats)
+    return Timing(float(middle), float(high - low), len(samples))
