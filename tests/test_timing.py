@@ -113,3 +113,30 @@ def test_numpy_agrees_with_itself_padded_and_not():
     times = numpy_times(GroupedProblem((3, 0, 9), 16, 8))
     assert times.padded.samples == times.per_expert.samples
     assert times.speedup == times.padded.median_us / times.per_expert.median_us
+
+
+def test_a_driver_that_refuses_is_heard():
+    class Refused(int):
+        name = "CUDA_ERROR_INVALID_VALUE"
+
+    def memset(*arguments):
+        return (Refused(1),)
+
+    with pytest.raises(TimingError, match="refused memset: CUDA_ERROR_INVALID_VALUE"):
+        CudaGpu.ask(memset, 1, 2)
+    assert CudaGpu.ask(lambda: (0, "answer")) == ["answer"]
+
+
+@pytest.mark.gpu
+def test_a_flush_writes_more_than_the_l2_cache_holds():
+    gpu = CudaGpu()
+    attribute = gpu._driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
+    (l2_bytes,) = gpu.ask(gpu._driver.cuDeviceGetAttribute, attribute, 0)
+    assert gpu.flush_bytes >= 2 * l2_bytes
+    gpu.flush()
+    start = gpu.record()
+    gpu.flush()
+    stop = gpu.record()
+    gpu.wait()
+    bytes_per_s = 2 * gpu.flush_bytes / (gpu.elapsed_us(start, stop) * 1e-6)
+    assert bytes_per_s < 2e13, "faster than any memory: the flush did not happen"

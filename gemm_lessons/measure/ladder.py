@@ -125,7 +125,7 @@ class Bench:
             return
         from numba import cuda
 
-        cuda.current_context().deallocations.clear()
+        cuda.current_context().memory_manager.deallocations.clear()
         if "torch" in sys.modules:
             sys.modules["torch"].cuda.empty_cache()
 

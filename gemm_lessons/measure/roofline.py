@@ -133,7 +133,7 @@ def _bandwidths(gpu: CudaGpu) -> tuple[float, float]:
     addresses = [array.__cuda_array_interface__["data"][0] for array in (target, source)]
 
     def copy(stream: Any) -> None:
-        driver.cuMemcpyDtoDAsync(*addresses, num_words * 8, int(stream))
+        gpu.ask(driver.cuMemcpyDtoDAsync, *addresses, num_words * 8, int(stream))
 
     def read(stream: Any) -> None:
         probes.read_kernel[grid, probes.THREADS, stream](source, sink)

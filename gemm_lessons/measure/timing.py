@@ -109,18 +109,30 @@ class CudaGpu:
         from cuda.bindings import driver
         from numba import cuda
 
-        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
-        _, l2_bytes = driver.cuDeviceGetAttribute(attribute, driver.CUdevice(0))
         self._cuda, self._driver = cuda, driver
         self.stream = cuda.stream()
+        attribute = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
+        (l2_bytes,) = self.ask(driver.cuDeviceGetAttribute, attribute, driver.CUdevice(0))
         self.flush_bytes = max(LEAST_FLUSH_BYTES, 2 * l2_bytes)
         self._buffer = cuda.device_array(self.flush_bytes, np.uint8)
         self._address = self._buffer.__cuda_array_interface__["data"][0]
 
+    @staticmethod
+    def ask(function: Callable[..., tuple[Any, ...]], *arguments: Any) -> list[Any]:
+        """Call a function of the CUDA driver and return its results.
+
+        Raises:
+            TimingError: the driver refused; what would have been timed is not what was asked for.
+        """
+        status, *results = function(*arguments)
+        if int(status) != 0:
+            raise TimingError(f"the CUDA driver refused {function.__name__}: {status.name}")
+        return results
+
     def flush(self) -> None:
         """Write a buffer larger than the L2 cache, twice."""
         for _ in range(2):
-            self._driver.cuMemsetD8Async(self._address, 0, self.flush_bytes, int(self.stream))
+            self.ask(self._driver.cuMemsetD8Async, self._address, 0, self.flush_bytes, int(self.stream))
 
     def record(self) -> Any:
         """Enqueue an event on the stream and return it."""
