@@ -93,6 +93,7 @@ def _torch_run(
     import torch
 
     latest = compute()
+    captured = latest  # what a replay writes; some functions return a new tensor from every call
     torch.cuda.synchronize()
 
     def eager(stream: Any) -> None:
@@ -101,7 +102,8 @@ def _torch_run(
             latest = compute()
 
     def poison() -> None:
-        latest.fill_(float("nan"))
+        for y in (latest, captured):
+            y.fill_(float("nan"))
         torch.cuda.synchronize()
 
     def result() -> Array:
@@ -116,16 +118,17 @@ def _torch_run(
     graph = torch.cuda.CUDAGraph()
     try:
         with torch.cuda.graph(graph):
-            latest = compute()
+            captured = compute()
 
         def replay_graph(stream: Any) -> None:
+            nonlocal latest
             with torch.cuda.stream(torch.cuda.ExternalStream(int(stream))):
                 graph.replay()
+            latest = captured
 
         replay = replay_graph
     except RuntimeError as error:
         note = f"without a CUDA graph: {str(error).splitlines()[0]}"
-        latest = compute()
     return Run(problem, eager, replay, poison, result, note=note)
 
 
