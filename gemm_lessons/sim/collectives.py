@@ -151,7 +151,8 @@ def meet(
     thread = engine.cur
     block = thread.block
     key = (name, required[0].number, len(required), hash(tuple(t.number for t in required)))
-    meetings = block.meetings if required[-1].block is block else engine.meetings
+    inside = required[0].block is required[-1].block
+    meetings = block.meetings if inside else engine.meetings
     meeting = meetings.setdefault(key, Meeting(name, required))
     meeting.came[thread] = brought
     thread.path = call_path(kernel_frame(2))

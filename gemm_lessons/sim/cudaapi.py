@@ -138,10 +138,11 @@ class Shared:
                 raise RuntimeError("the block has ended")
             return _wrap(engine, root.data[:size].view(kind), root)
         spot = engine.spot()
-        root, raw = memory.array((id(spot[0]), spot[1]), extents, kind, align)
-        if not root.name:
-            root.name = assigned_name(*spot)
-            _check_size(engine, memory.static, memory.used)
+        key = id(spot[0]), spot[1]
+        if key not in memory.layout.arrays:
+            memory.place(key, extents, kind, align, assigned_name(*spot))
+            _check_size(engine, memory.layout.static, memory.used)
+        root, raw = memory.array(key)
         return _wrap(engine, raw, root)
 
 

@@ -22,12 +22,15 @@ def _waiting(blocks: list[Block]) -> _Groups:
         for thread in block.threads:
             if not thread.done and thread.waits and not thread.spinning:
                 place = collectives.path_place(thread.path)
-                groups.setdefault((thread.waits, place), []).append(thread)
+                waits = thread.waits
+                if thread.predicate is not None:
+                    waits += f" {thread.reason() if callable(thread.reason) else thread.reason}"
+                groups.setdefault((waits, place), []).append(thread)
     return groups
 
 
 def _shown(groups: _Groups) -> list[tuple[int, object, str]]:
-    return [(len(g), g[0].actor, waits.format(place)) for (waits, place), g in groups.items()]
+    return [(len(g), g[0].actor, waits.replace("{}", str(place))) for (waits, place), g in groups.items()]
 
 
 def report_stuck(engine: Engine, blocks: list[Block]) -> None:

@@ -21,9 +21,9 @@ from gemm_lessons.sim import collectives, diagnosis, instructions, messages
 from gemm_lessons.sim.arrays import KernelArray
 from gemm_lessons.sim.clocks import Clock, Segments, join
 from gemm_lessons.sim.findings import Findings
-from gemm_lessons.sim.memory import GLOBAL, Root, SharedMemory
+from gemm_lessons.sim.memory import GLOBAL, Layout, Root, SharedMemory
 from gemm_lessons.sim.recorder import Recorder
-from gemm_lessons.sim.registry import SHARED_WINDOW, Instruction, InstructionError, set_engine
+from gemm_lessons.sim.registry import SHARED_WINDOW, Instruction, InstructionError, Reason, set_engine
 from gemm_lessons.sim.report import Actor, Index3, Place, Report, Span
 from gemm_lessons.sim.semantics import Shadows
 from gemm_lessons.sim.settings import Settings
@@ -133,6 +133,7 @@ class Engine:
         self._args: tuple[Any, ...] = ()
         self._agent_numbers = count(self._blocks * self._threads)
         self._roots: dict[int, Root] = {}
+        self._layout = Layout()
         self._clusters: dict[int, list[Block]] = {}
 
     # --- a launch ------------------------------------------------------------------------------
@@ -230,7 +231,9 @@ class Engine:
         sm = min(range(len(loads)), key=lambda n: (loads[n], self._sm_time[n], n))
         gx, gy, _ = self.grid
         index = (linear % gx, linear // gx % gy, linear // (gx * gy))
-        shared = SharedMemory(linear, linear % self.cluster_size, self.dynamic_bytes, self.checked)
+        shared = SharedMemory(
+            linear, linear % self.cluster_size, self.dynamic_bytes, self.checked, self._layout
+        )
         block = Block(linear, index, self.block, shared, sm, self._sm_time[sm], self._origin)
         if self.switching:
             self._random.shuffle(block.fresh)
@@ -375,7 +378,9 @@ class Engine:
 
     def switch(self) -> None:
         """Wait: the hub runs others until somebody resumes this thread."""
+        at, self.at = self.at, None
         self._hub.switch()
+        self.at = at
 
     def let_others_run(self, spinning: bool = False) -> None:
         """Go to the end of the queue, and let the block with the least virtual time run."""
@@ -387,21 +392,22 @@ class Engine:
         if not spinning:
             self.progress += 1
         block.ready.append(thread)
-        self._hub.switch()
+        self.switch()
 
     def maybe_switch(self) -> None:
         """Under a seed, sometimes let another thread or block run."""
         if self.switching and not self._random.randrange(SWITCH_EVERY):
             self.let_others_run(spinning=self.cur.spinning)
 
-    def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:
+    def wait_until(self, predicate: Callable[[], bool], reason: Reason) -> None:
         """Block the current thread until a condition holds."""
         if predicate():
             return
         thread = self.cur
         thread.predicate = predicate
-        thread.path = collectives.call_path(kernel_frame(2))
-        thread.waits = f"waits at {{}} for {reason}"
+        thread.path = (self.spot(),)
+        thread.waits = "waits at {} for"
+        thread.reason = reason
         thread.block.waiters.append(thread)
         self.switch()
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gemm_lessons.sim import messages
 from gemm_lessons.sim.counters import Counters
-from gemm_lessons.sim.memory import SHARED_LOG, SLICE_BITS, Root
+from gemm_lessons.sim.memory import DYNAMIC, SHARED_LOG, Root
 from gemm_lessons.sim.races import Access, Race, RaceDetector
 from gemm_lessons.sim.report import Actor, Finding, LineCount, Place
 from gemm_lessons.sim.sites import array_name
@@ -129,7 +129,7 @@ class Findings:
 
     def name(self, root: Root, place: Place) -> str:
         """What the student calls an array."""
-        return root.name or array_name(place.text)
+        return array_name(place.text) if root.name in ("", DYNAMIC) else root.name
 
     def _root(self, address: int) -> Root | None:
         for root in self.roots:
@@ -142,6 +142,8 @@ class Findings:
         space = "shared" if race.address >= SHARED_LOG else "global"
         if root is None:
             return f"{space} array '{array_name(second.text) or array_name(first.text)}'"
+        if root.name == DYNAMIC:
+            return f"{DYNAMIC} {root.element(race.address - root.log_base)}"
         name = root.name or array_name(second.text) or array_name(first.text)
         return f"{space} array '{name}' element {root.element(race.address - root.log_base)}"
 
@@ -152,7 +154,8 @@ class Findings:
             place = sites.place(site)
             space = "shared" if shared else "global"
             root = self._root(sums.address)
-            name = (root.name if root else "") or array_name(place.text)
+            name = root.name if root and root.name != DYNAMIC else ""
+            name = name or array_name(place.text)
             line = merged.setdefault((place, space, kind), LineCount(place, space, name, kind))
             line.accesses += sums.accesses
             line.requests += sums.requests
@@ -164,8 +167,3 @@ class Findings:
 
 def _act(access: Access) -> str:
     return messages.verb(access.kind)
-
-
-def block_of(log_address: int) -> int:
-    """The block that owns a shared log address."""
-    return (log_address - SHARED_LOG) >> SLICE_BITS

@@ -27,6 +27,7 @@ from gemm_lessons.sim.registry import (
     Context,
     Instruction,
     InstructionError,
+    Reason,
     is_shared_address,
 )
 from gemm_lessons.sim.threads import Agent, Party, Thread
@@ -47,6 +48,7 @@ def execute(engine: Engine, what: Instruction, args: tuple[Any, ...]) -> Any:
         def resolve(threads: list[Thread], calls: list[Any]) -> Sequence[Any]:
             lanes = [_ThreadContext(engine, t, at) for t, (at, _) in zip(threads, calls, strict=True)]
             lanes[0].lanes = lanes
+            engine.at = here
             results = what.meaning(lanes[0], [call for _, call in calls])
             return [None] * len(lanes) if results is None else results
 
@@ -250,7 +252,7 @@ class _ThreadContext(Context):
 
     # --- time ----------------------------------------------------------------------------------
 
-    def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:
+    def wait_until(self, predicate: Callable[[], bool], reason: Reason) -> None:
         self._engine.wait_until(predicate, reason)
 
     def later(self, action: Callable[[Context], None], agent: str = "async") -> Completion:
@@ -259,7 +261,7 @@ class _ThreadContext(Context):
                 lambda party: action(_ThreadContext(self._engine, party, party.at)), agent
             )
 
-    def join(self, completion: Completion, reason: str = "asynchronous work") -> None:
+    def join(self, completion: Completion, reason: Reason = "asynchronous work") -> None:
         if not isinstance(completion, Agent):
             raise InstructionError("join() takes what later() returned")
         self.wait_until(lambda: completion.done, reason)

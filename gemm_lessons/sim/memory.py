@@ -26,6 +26,8 @@ SLICE_BITS = 18
 RESERVED = 1024
 #: Every byte of memory that nobody has written: NaN as any float, -1 as a signed integer.
 POISON = 0xFF
+#: Name of the dynamic part, which kernels see under names of their own.
+DYNAMIC = "dynamic shared memory"
 
 
 class Root:
@@ -174,59 +176,94 @@ def _bytes_of(owner: np.ndarray) -> np.ndarray | None:
 GLOBAL = GlobalMemory()
 
 
+class Layout:
+    """Where static shared arrays are: at the same place in every block of a launch.
+
+    Attributes:
+        arrays: By the call that makes it: offset, shape, dtype and name of each array.
+        static: Bytes of all of them.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: dict[Any, tuple[int, tuple[int, ...], np.dtype, str]] = {}
+        self.static = 0
+        self._next = 0
+
+    def place(
+        self,
+        key: Any,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        alignment: int,
+        name: str,
+        after: int,
+    ) -> None:
+        """Find a place for an array, behind the others and ``after``."""
+        start = -(-max(self._next, after) // alignment) * alignment
+        size = dtype.itemsize * int(np.prod(shape))
+        self.static += size
+        self._next = start + size
+        self.arrays[key] = start, shape, dtype, name
+
+    @property
+    def end(self) -> int:
+        """Offset of the first byte behind all arrays."""
+        return self._next
+
+
 class SharedMemory:
     """The shared memory of one block: the dynamic part first, static arrays behind it.
 
     Attributes:
         dynamic: The dynamic part.
-        used: Bytes in use, without the reserved ones.
-        static: Bytes of static arrays.
+        layout: Where static arrays are.
         roots: All parts.
         on_allocate: Called with each new static array.
     """
 
-    def __init__(self, block: int, cluster_rank: int, dynamic_bytes: int, checked: bool) -> None:
+    def __init__(
+        self, block: int, cluster_rank: int, dynamic_bytes: int, checked: bool, layout: Layout
+    ) -> None:
         self._window = (cluster_rank + 1) * SHARED_WINDOW
         self._log = SHARED_LOG + (block << SLICE_BITS)
         self._checked = checked
-        self._next = RESERVED
+        self._dynamic_end = RESERVED + dynamic_bytes
+        self.layout = layout
         self.roots: list[Root] = []
         self._allocations: dict[Any, tuple[Root, np.ndarray]] = {}
         self.on_allocate: Callable[[Root], None] = lambda root: None
-        self.static = 0
-        self.dynamic = self._allocate(dynamic_bytes, 16)
-        self.dynamic.name = "dynamic shared memory"
+        self.dynamic = self._allocate(RESERVED, dynamic_bytes)
+        self.dynamic.name = DYNAMIC
 
     @property
     def used(self) -> int:
         """Bytes in use, without the reserved ones."""
-        return self._next - RESERVED
+        return max(self._dynamic_end, self.layout.end) - RESERVED
 
-    def _allocate(self, size: int, alignment: int) -> Root:
-        start = -(-self._next // alignment) * alignment
-        self._next = start + size
+    def _allocate(self, start: int, size: int) -> Root:
         data = np.full(size, POISON, np.uint8)
         init = bytearray(size) if self._checked else None
         root = Root("shared", self._window + start, self._log + start, size, data, init)
         self.roots.append(root)
         return root
 
-    def array(
-        self, key: Any, shape: tuple[int, ...], dtype: np.dtype, alignment: int
-    ) -> tuple[Root, np.ndarray]:
+    def place(self, key: Any, shape: tuple[int, ...], dtype: np.dtype, alignment: int, name: str) -> None:
+        """Find a place for the static array of a call that is executed for the first time."""
+        self.layout.place(key, shape, dtype, max(16, alignment), name, self._dynamic_end)
+
+    def array(self, key: Any) -> tuple[Root, np.ndarray]:
         """The static array of one call of ``cuda.shared.array``: the same for all threads."""
         known = self._allocations.get(key)
         if known is None:
-            size = dtype.itemsize * int(np.prod(shape))
-            self.static += size
-            root = self._allocate(size, max(16, alignment))
+            start, shape, dtype, name = self.layout.arrays[key]
+            root = self._allocate(start, dtype.itemsize * int(np.prod(shape)))
             if root.data is None:
                 raise TypeError("shared memory has no bytes")
+            root.name = name
             data = root.data.view(dtype).reshape(shape)
             root.describe(data)
             self.on_allocate(root)
-            known = root, data
-            self._allocations[key] = known
+            known = self._allocations[key] = root, data
         return known
 
     def find(self, address: int) -> tuple[Root, int]:
@@ -238,6 +275,11 @@ class SharedMemory:
         for root in self.roots:
             if 0 <= address - root.base < root.size:
                 return root, address - root.base
+        for key, (start, shape, dtype, _) in self.layout.arrays.items():
+            # why: another block of the cluster may look before this one gets to its arrays.
+            size = dtype.itemsize * int(np.prod(shape))
+            if key not in self._allocations and 0 <= address - self._window - start < size:
+                return self.array(key)[0], address - self._window - start
         raise InstructionError(
             f"shared address {address:#x} is outside the block's shared memory "
             f"({self.used} bytes from {self._window + RESERVED:#x})"

@@ -36,11 +36,15 @@ __all__ = [
     "Context",
     "Instruction",
     "InstructionError",
+    "Reason",
     "instruction",
     "is_shared_address",
     "library",
     "set_engine",
 ]
+
+#: Completes "thread (0, 0, 0) waits for ..."; a function is asked when the message is written.
+Reason = str | Callable[[], str]
 
 Scope = Literal["thread", "warp", "warpgroup", "block", "cluster"]
 
@@ -209,7 +213,7 @@ class Context(ABC):
         return 0
 
     @abstractmethod
-    def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:
+    def wait_until(self, predicate: Callable[[], bool], reason: Reason) -> None:
         """Block this thread until a predicate holds.
 
         The thread costs nothing while it waits, and if nobody can ever make the predicate true
@@ -217,7 +221,7 @@ class Context(ABC):
 
         Args:
             predicate: Looked at whenever anything has happened. No side effects.
-            reason: Completes "thread (0, 0, 0) waits for ...".
+            reason: What it waits for, or a function that says it at the time of the message.
         """
 
     @abstractmethod
@@ -235,7 +239,7 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def join(self, completion: Completion, reason: str = "asynchronous work") -> None:
+    def join(self, completion: Completion, reason: Reason = "asynchronous work") -> None:
         """Wait for a piece of asynchronous work, and order what follows after it."""
 
 

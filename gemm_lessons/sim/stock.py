@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gemm_lessons.sim.registry import Completion, Context, InstructionError
+from gemm_lessons.sim.registry import Completion, Context, InstructionError, Reason
 
 
 def _raw(array: Any) -> np.ndarray:
@@ -88,7 +88,7 @@ class _StockContext(Context):
     def fence(self, scope: str = "device") -> None:
         pass
 
-    def wait_until(self, predicate: Callable[[], bool], reason: str) -> None:
+    def wait_until(self, predicate: Callable[[], bool], reason: Reason) -> None:
         while not predicate():
             threading.Event().wait(0.001)
 
@@ -96,7 +96,7 @@ class _StockContext(Context):
         action(self)
         return _Done()
 
-    def join(self, completion: Completion, reason: str = "asynchronous work") -> None:
+    def join(self, completion: Completion, reason: Reason = "asynchronous work") -> None:
         pass
 
 

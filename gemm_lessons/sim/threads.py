@@ -9,6 +9,7 @@ from typing import Any
 
 from gemm_lessons.sim.clocks import Clock
 from gemm_lessons.sim.memory import SharedMemory
+from gemm_lessons.sim.registry import Reason
 from gemm_lessons.sim.report import Actor, Index3
 
 CallPath = tuple[tuple[CodeType, int], ...]
@@ -68,6 +69,7 @@ class Thread(Party):
         greenlet: Runs it; None before it starts.
         done: Whether it has returned.
         waits: What it waits for, for messages; empty while it can run.
+        reason: More about that, if it waits for a condition.
         path: Calls that lead to where it waits.
         result: What it is given when it goes on.
         predicate: What it waits for, if it is a condition.
@@ -76,7 +78,7 @@ class Thread(Party):
     """
 
     __slots__ = (
-        "done", "greenlet", "index", "linear", "path", "predicate", "result", "spin", "spinning",
+        "done", "greenlet", "index", "linear", "path", "predicate", "reason", "result", "spin", "spinning",
         "states", "waits",
     )  # fmt: skip
 
@@ -87,6 +89,7 @@ class Thread(Party):
         self.greenlet: Any = None
         self.done = False
         self.waits = ""
+        self.reason: Reason = ""
         self.path: CallPath = ()
         self.result: Any = None
         self.predicate: Callable[[], bool] | None = None
