@@ -200,10 +200,11 @@ class Engine:
                 self._look(final=False)
             idle = 0 if self.progress != seen else idle + 1
             seen = self.progress
-            if idle > settings.spins * len(self._active):
+            waiting = self._next_block < self._blocks and room < limit
+            if idle > (2 if waiting else settings.spins) * len(self._active):
                 idle = 0
-                if self._next_block < self._blocks and room < limit:
-                    room += 1
+                if waiting:
+                    room = min(limit, 2 * room)
                 else:
                     diagnosis.report_spinning(self, self._active, self._blocks - self._next_block)
                     return

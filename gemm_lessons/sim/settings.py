@@ -41,7 +41,7 @@ class Settings:
     compute_capability: tuple[int, int] = (9, 0)
     seconds: float = 120.0
     slice_seconds: float = 10.0
-    spins: int = 200
+    spins: int = 50
     max_findings: int = 5
     counters: bool = True
     shared_bytes: int = 227 * 1024

@@ -64,7 +64,7 @@ def _text(file: str, line: int, end_line: int, column: int | None, end_column: i
     if not first or column is None or end_column is None:
         return first.strip()
     if end_line != line:
-        return first.strip()
+        return f"{first.encode()[column:].decode(errors='replace').strip()} ..."
     # why: columns count UTF-8 bytes, not characters.
     return first.encode()[column:end_column].decode(errors="replace").strip()
 

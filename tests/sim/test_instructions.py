@@ -139,8 +139,8 @@ def pipeline(source, addresses, out, steps, bug):
     if t == 0:
         for k in range(steps):
             s = k % STAGES
-            if k >= STAGES and bug != 1:
-                mbarrier_wait(shared_address(bars, STAGES + s), (k // STAGES - 1) % 2)
+            if k >= STAGES:  # bug 1: waits until the stage is full, not until it is empty
+                mbarrier_wait(shared_address(bars, s if bug == 1 else STAGES + s), (k // STAGES - 1) % 2)
             mbarrier_arrive_expect(shared_address(bars, s), TILE * 4 + (bug == 3) * 16)
             bulk_copy(
                 shared_address(tiles, s * TILE),
