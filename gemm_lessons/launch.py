@@ -248,6 +248,8 @@ def to_device(array: Any) -> Any:
     """Copy a NumPy array to the device; what is on a device already stays where it is."""
     if isinstance(array, np.ndarray):
         return cuda.to_device(np.ascontiguousarray(array))
+    if hasattr(array, "copy_to_host"):  # one of Numba's, real or simulated
+        return array
     return cuda.as_cuda_array(array)
 
 
