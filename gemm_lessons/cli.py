@@ -38,6 +38,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+WIDE = 120  # columns of a terminal that has room for full headings
 console = Console(highlight=False)
 complain = Console(stderr=True, highlight=False)
 
@@ -322,8 +323,8 @@ def _show_record(bench: Bench) -> None:
     for workload in bench.record.problems:
         if not workload.endswith(" padded"):
             _show(tables.ladder(bench.record, workload))
-            _show(tables.lines_of(bench.record, workload, "part", f"{workload}: parts"))
-            _show(tables.lines_of(bench.record, workload, "schedule", f"{workload}: schedules"))
+            _show(tables.parts(bench.record, workload))
+            _show(tables.schedules(bench.record, workload))
 
 
 def _bench_without_gpu(problems: list[Any]) -> None:
@@ -360,12 +361,15 @@ def _bench_without_gpu(problems: list[Any]) -> None:
 def _show(table: Table) -> None:
     if not table.rows:
         return
-    drawn = RichTable(title=table.title, title_justify="left", title_style="bold")
-    for i, heading in enumerate(table.headings):
-        drawn.add_column(heading, justify="right" if i else "left", no_wrap=not i)
+    short = table.short if console.width < WIDE else ()
+    drawn = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0)
+    )
+    for i, heading in enumerate(short or table.headings):
+        drawn.add_column(escape(heading), justify="right" if i else "left", no_wrap=not i)
     for row in table.rows:
         drawn.add_row(*map(escape, row))
     console.print(drawn)
-    for note in table.notes:
+    for note in [*([table.legend] if short else []), *table.notes]:
         console.print(f"  {note}", soft_wrap=True, markup=False)
     console.print()

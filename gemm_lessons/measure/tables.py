@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gemm_lessons.measure.results import Kind, Measurement, Record
+from gemm_lessons.measure.results import Measurement, Record
 from gemm_lessons.problem import GroupedProblem
 
 NOT_MEASURED = "-"
@@ -14,12 +14,23 @@ NOT_MEASURED = "-"
 
 @dataclass
 class Table:
-    """A title, headings, rows of cells, and notes below; the first column is text, the others numbers."""
+    """A title, headings, rows of cells, and notes below; the first column is text, the others numbers.
+
+    Attributes:
+        title: above the table.
+        headings: of the columns.
+        rows: as many cells in each as there are headings.
+        notes: below the table.
+        short: headings for a narrow terminal, if they differ.
+        legend: what the short headings mean.
+    """
 
     title: str
     headings: Sequence[str]
     rows: list[Sequence[str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    short: Sequence[str] = ()
+    legend: str = ""
 
     def markdown(self) -> str:
         """The table in GitHub's Markdown, notes as a list."""
@@ -62,13 +73,16 @@ def ladder(record: Record, workload: str) -> Table:
             "µs",
             "± µs",
             "useful TFLOP/s",
-            "% of roofline",
+            "% of roof",
             "same kernel, padded: µs",
             "gain from not padding",
-            "faster than `padded`",
+            "gain over step `padded`",
             "launch: host µs",
             "launch: device µs",
         ),
+        short=("step", "µs", "± µs", "TFLOP/s", "% roof", "padded", "gain", "total", "host", "device"),
+        legend="TFLOP/s: useful ones; padded: µs of the same kernel on the padded batch; gain: over that;"
+        " total: gain over step `padded`; host, device: µs that a launch without a graph costs more.",
     )
     baseline = _good(record.find(workload, "padded"))
     for one in record.measurements:
@@ -101,17 +115,28 @@ def ladder(record: Record, workload: str) -> Table:
     return table
 
 
-def lines_of(record: Record, workload: str, kind: Kind, title: str) -> Table:
-    """The parts of steps, or the schedules of the persistent step, on one workload."""
-    table = Table(title, ("what", "µs", "± µs", "useful TFLOP/s", "idle tail"))
+def parts(record: Record, workload: str) -> Table:
+    """The parts of steps that have several, such as packing, each timed by itself."""
+    table = Table(f"{workload}: parts", ("part", "µs", "± µs"))
     for one in record.measurements:
-        if (one.workload, one.kind) != (workload, kind):
+        if (one.workload, one.kind) == (workload, "part"):
+            table.rows.append((one.name, number(one.median_us), number(one.iqr_us)))
+    return table
+
+
+def schedules(record: Record, workload: str) -> Table:
+    """The load-balancing strategies of the persistent step."""
+    table = Table(f"{workload}: schedules", ("schedule", "µs", "± µs", "useful TFLOP/s", "idle tail"))
+    for one in record.measurements:
+        if (one.workload, one.kind) != (workload, "schedule"):
             continue
-        tail = None if one.idle_tail is None else 100 * one.idle_tail
-        time = number(one.median_us) if one.status == "ok" else one.status.upper()
-        table.rows.append((one.name, time, number(one.iqr_us), number(one.useful_tflops), number(tail, "%")))
         if one.status != "ok":
+            table.rows.append((one.name, one.status.upper(), "", "", ""))
             table.notes.append(f"{one.name}: {one.status.upper()}, {one.reason}")
+            continue
+        tail = NOT_MEASURED if one.idle_tail is None else f"{one.idle_tail:.1%}"
+        times = (number(one.median_us), number(one.iqr_us), number(one.useful_tflops))
+        table.rows.append((one.name, *times, tail))
     return table
 
 
