@@ -5,6 +5,7 @@ Exit codes: 0 all right, 1 something computed wrong or failed, 2 a request that 
 
 from __future__ import annotations
 
+import faulthandler
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,7 @@ def main() -> None:
     from gemm_lessons.measure.results import ResultsError
     from gemm_lessons.problem import ProblemError
 
+    faulthandler.enable(sys.__stderr__)  # a crash inside a driver or a library shows where it happened
     try:
         app()
     except (device.DeviceError, ProblemError, ResultsError, UsageError) as error:
@@ -165,7 +167,7 @@ def bench(
     the_bench = _bench(dtype, quick=quick, path=path)
     _run_bench(the_bench, problems, _choose(step, STEPS), peers=peers)
     _show_record(the_bench)
-    console.print(f"written: {path}", soft_wrap=True)
+    console.print(f"written: {path} ({the_bench.record.seconds:.0f} s)", soft_wrap=True)
     if any(one.status in ("wrong", "failed") for one in the_bench.record.measurements):
         raise typer.Exit(1)
 

@@ -77,6 +77,7 @@ class Record:
         peaks: measured bandwidths and arithmetic peaks of the device, with the reason where there is none.
         problems: name -> counts, N, K, useful and padded FLOPs, least bytes.
         measurements: in the order in which they were made.
+        seconds: how long the run has taken, checks and preparation included.
     """
 
     machine: dict[str, Any]
@@ -86,6 +87,7 @@ class Record:
     peaks: dict[str, Any] = field(default_factory=dict)
     problems: dict[str, dict[str, Any]] = field(default_factory=dict)
     measurements: list[Measurement] = field(default_factory=list)
+    seconds: float = 0.0
     schema: int = SCHEMA
 
     def find(self, workload: str, name: str, kind: Kind = "step") -> Measurement | None:

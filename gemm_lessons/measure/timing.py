@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +48,11 @@ class Rules:
     warmups: int = 3
     seconds: float = 0.5
     host_calls: int = 10
+
+    @property
+    def once(self) -> Rules:
+        """The same protocol with a single sample: for what a slow call cannot show anyway."""
+        return replace(self, samples=1, least_samples=1, warmups=1, host_calls=1)
 
     @classmethod
     def quick(cls) -> Rules:
