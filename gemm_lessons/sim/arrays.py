@@ -128,6 +128,16 @@ class KernelArray:
         return self.part(self.raw.T)
 
     @property
+    def real(self) -> KernelArray:
+        """The real parts of complex elements."""
+        return self.part(self.raw.real)
+
+    @property
+    def imag(self) -> KernelArray:
+        """The imaginary parts of complex elements."""
+        return self.part(self.raw.imag)
+
+    @property
     def flat(self) -> KernelArray:
         """The elements in one axis."""
         return self.reshape(-1)
@@ -146,6 +156,12 @@ class KernelArray:
     def transpose(self, *axes: Any) -> KernelArray:
         """The axes in another order."""
         return self.part(self.raw.transpose(*axes))
+
+    def copy(self) -> KernelArray:
+        """A local array with the same elements."""
+        data = self.raw.copy(order="C")
+        init = None if self._init is None else bytearray(b"\1" * data.nbytes)
+        return make_array(self._m, data, Root("local", 0, 0, data.nbytes, None, init), 0, type(self))
 
     def view(self, dtype: Any) -> KernelArray:
         """The same bytes as elements of another type."""

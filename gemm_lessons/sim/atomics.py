@@ -155,15 +155,15 @@ class Atomic:
 
     @staticmethod
     def max(array: Any, index: Any, value: Any) -> Any:
-        """The larger one; a NaN, once there or given, stays."""
+        """The larger one; a NaN that is there stays, and one that is given is ignored."""
         value = _as(array.dtype, value)
-        return _update(array, index, lambda old: old if old != old or old >= value else value)
+        return _update(array, index, lambda old: value if value > old else old)
 
     @staticmethod
     def min(array: Any, index: Any, value: Any) -> Any:
-        """The smaller one; a NaN, once there or given, stays."""
+        """The smaller one; a NaN that is there stays, and one that is given is ignored."""
         value = _as(array.dtype, value)
-        return _update(array, index, lambda old: old if old != old or old <= value else value)
+        return _update(array, index, lambda old: value if value < old else old)
 
     @staticmethod
     def nanmax(array: Any, index: Any, value: Any) -> Any:

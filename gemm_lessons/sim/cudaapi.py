@@ -13,7 +13,6 @@ from gemm_lessons.sim.atomics import Atomic
 from gemm_lessons.sim.engine import Engine, block_dim, block_idx, grid_dim, thread_idx
 from gemm_lessons.sim.grids import this_grid
 from gemm_lessons.sim.memory import POISON, Root
-from gemm_lessons.sim.semantics import reader
 from gemm_lessons.sim.settings import Settings
 from gemm_lessons.sim.sites import assigned_name
 
@@ -106,7 +105,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 def _wrap(engine: Engine, raw: np.ndarray, root: Root, offset: int = 0) -> Any:
     if engine.checked:
         return make_array(engine, raw, root, offset)
-    if engine.switching or reader(raw.dtype) is not None or raw.dtype.names:
+    if engine.switching or raw.dtype.kind in "iub" or raw.dtype.names:
         return make_array(engine, raw, root, offset, PlainArray)
     return raw
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gemm_lessons.sim import collectives, messages
 from gemm_lessons.sim.registry import InstructionError
-from gemm_lessons.sim.report import Place
+from gemm_lessons.sim.report import Actor, Index3, Place
 from gemm_lessons.sim.sites import is_kernel_frame, place_of
 from gemm_lessons.sim.threads import Block, Thread
 
@@ -98,6 +98,11 @@ def out_of_time(engine: Engine, error: BaseException | None) -> None:
     )
 
 
+def thread_of(who: Actor) -> Index3:
+    """The thread's index."""
+    return who.thread or (0, 0, 0)
+
+
 def failed(engine: Engine, error: Exception) -> Exception | None:
     """An exception came out of the kernel's code.
 
@@ -125,5 +130,9 @@ def failed(engine: Engine, error: Exception) -> Exception | None:
         )
     else:
         error.add_note(f"in kernel '{engine.report.kernel}', {who}, {place}")
+        if len(error.args) <= 1 and all(isinstance(arg, str) for arg in error.args):
+            # why: Numba's simulator does so, and code that reads the message relies on it.
+            ids = f"tid={[*thread_of(who)]} ctaid={[*who.block]}"
+            error.args = (": ".join([ids, *(arg for arg in error.args if arg)]),)
         return error
     return None

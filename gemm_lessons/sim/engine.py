@@ -155,7 +155,7 @@ class Engine:
         current = self
         set_engine(self)
         try:
-            with np.errstate(all="ignore"):
+            with np.errstate(all="ignore", divide="raise" if self.debug else "ignore"):
                 # why: a greenlet has a context of its own, and NumPy keeps its error state there.
                 self._context = contextvars.copy_context()
                 try:

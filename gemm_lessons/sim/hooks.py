@@ -16,7 +16,7 @@ from gemm_lessons.sim import engine as engines
 from gemm_lessons.sim.launching import dimensions, launch
 from gemm_lessons.sim.memory import GLOBAL
 from gemm_lessons.sim.report import Finding, MisuseError
-from gemm_lessons.sim.semantics import Shadows, to_int64, wrap_integer
+from gemm_lessons.sim.semantics import Shadows, cast_integer
 from gemm_lessons.sim.settings import Settings, settings
 
 _installed = False
@@ -59,7 +59,7 @@ def _call(self: Any, *args: Any) -> Any:
         raise MisuseError(message, [Finding("misuse", message, self.py_func.__name__)])
     if self.grid_dim is None:
         raise ValueError(
-            f"kernel '{self.py_func.__name__}' was called without a configuration: write "
+            f"kernel '{self.py_func.__name__}': launch configuration was not specified; write "
             f"{self.py_func.__name__}[blocks, threads](...)"
         )
     launch(self, self.grid_dim, self.block_dim, args, shared_bytes=self.dynshared_size)
@@ -81,8 +81,7 @@ def _configured(self: Any, configuration: Any) -> Any:
             f"got {configuration!r}"
         )
     configured = copy.copy(self)
-    configured.grid_dim = dimensions(configuration[0], "the grid")
-    configured.block_dim = dimensions(configuration[1], "the block")
+    configured.grid_dim, configured.block_dim = dimensions(*configuration[:2])
     configured.stream = configuration[2] if len(configuration) > 2 else 0
     configured.dynshared_size = int(configuration[3]) if len(configuration) > 3 else 0
     return configured
@@ -103,7 +102,7 @@ class _Overload:
     @staticmethod
     def max_cooperative_grid_blocks(blockdim: Any, dynsmemsize: int = 0) -> int:
         """How many blocks fit on the device at a time."""
-        block = dimensions(blockdim, "the block")
+        _, block = dimensions(1, blockdim)
         return engines.Engine("", (1, 1, 1), block, dynsmemsize, settings()).capacity
 
 
@@ -223,9 +222,7 @@ def _patch_casts() -> None:
         def cast(self: Any, value: Any, original: Any = integer.cast_python_value) -> Any:
             if engines.current is None:
                 return original(self, value)
-            if self.name == "uint64":
-                return np.uint64(int(value) & (1 << 64) - 1)
-            return to_int64(wrap_integer(value, np.dtype(self.name)))
+            return cast_integer(value, np.dtype(self.name))
 
         cast.simulated = True  # type: ignore[attr-defined]
         integer.cast_python_value = cast

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.sim import cudaapi, report
+from gemm_lessons.sim.arrays import Record
 from gemm_lessons.sim.engine import Engine
 from gemm_lessons.sim.report import Finding, Index3, LaunchError, error_from
 from gemm_lessons.sim.semantics import Shadows, value_of
@@ -19,21 +20,18 @@ _GRID_LIMITS = (2**31 - 1, 65535, 65535)
 _BLOCK_LIMITS = (1024, 1024, 64)
 
 
-def dimensions(value: Any, what: str) -> Index3:
-    """A grid or block size as three positive integers.
+def dimensions(grid: Any, block: Any) -> tuple[Index3, Index3]:
+    """A grid and a block as three sizes each.
 
     Raises:
-        ValueError: It has more than three.
-        TypeError: Something in it is not an integer.
+        ValueError: There are more than three sizes.
+        TypeError: Something is not an integer.
     """
-    sizes = tuple(value) if isinstance(value, tuple | list) else (value,)
-    if not 1 <= len(sizes) <= 3:
-        raise ValueError(f"{what} must be one, two or three sizes, not {value!r}")
-    for size in sizes:
-        if isinstance(size, bool) or not isinstance(size, int | np.integer):
-            raise TypeError(f"{what} must be a sequence of integers, got {list(sizes)}")
-    x, y, z = (*(int(s) for s in sizes), 1, 1)[:3]
-    return x, y, z
+    from numba.cuda.errors import normalize_kernel_dimensions
+
+    sizes = normalize_kernel_dimensions(grid, block)
+    (gx, gy, gz), (bx, by, bz) = (tuple(int(n) for n in each) for each in sizes)
+    return (gx, gy, gz), (bx, by, bz)
 
 
 def launch(
@@ -62,7 +60,7 @@ def launch(
         SimulatorError: Something is wrong with the kernel; the class says what.
     """
     config = settings()
-    grid, block = dimensions(grid, "the grid"), dimensions(block, "the block")
+    grid, block = dimensions(grid, block)
     name = kernel.py_func.__name__
     _check(name, grid, block, shared_bytes, cluster, config)
     engine = Engine(name, grid, block, shared_bytes, config, cluster)
@@ -145,10 +143,17 @@ def _argument(engine: Engine, arg: Any, name: str, write_back: list[Any]) -> Any
     if isinstance(arg, FakeCUDAArray):
         arg = arg._ary
     if isinstance(arg, np.void) and arg.dtype.names:
-        return cudaapi.wrap_global(engine, np.ndarray((1,), arg.dtype, arg.data), name)[0]
+        record, copy = arg, np.array([arg])
+        write_back.append(lambda: _copy_record(copy[0], record))
+        return Record(cudaapi.wrap_global(engine, copy, name), (0,))
     if isinstance(arg, np.ndarray):
         return cudaapi.wrap_global(engine, arg, name)
     return value_of(arg)
+
+
+def _copy_record(source: Any, target: Any) -> None:
+    for name in source.dtype.names:
+        target[name] = source[name]
 
 
 def _constant(engine: Engine, value: Any) -> Any:

@@ -58,7 +58,7 @@ SHARED_WINDOW = 1 << 24
 
 #: Prefixes of modules whose code is never shown as the place of a finding: an instruction library
 #: adds its own with :func:`library`, so that messages name the line of the kernel that calls it.
-LIBRARIES = ["gemm_lessons.sim.", "numpy", "greenlet", "numba."]
+LIBRARIES = ["gemm_lessons.sim.", "numpy", "greenlet", "numba.cuda.simulator", "numba.core."]
 
 
 def library(prefix: str) -> None:

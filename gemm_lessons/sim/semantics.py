@@ -45,27 +45,28 @@ def to_int64(value: Any) -> np.int64:
     return (number - (1 << 64) if number >> 63 else number) + _ZERO
 
 
-def _caster(dtype: np.dtype) -> Callable[[Any], Any]:
-    if dtype.kind == "u" and dtype.itemsize == 8:
-        return lambda value: np.uint64(int(value) & _MASK64)
-
-    def cast(value: Any) -> Any:
-        if isinstance(value, float | np.floating) and not math.isfinite(value):
-            return _ZERO
-        return wrap_integer(value, dtype) + _ZERO
-
-    return cast
+def cast_integer(value: Any, dtype: np.dtype) -> Any:
+    """``int32(value)`` and its like: wraps around, and gives what arithmetic starts from."""
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        value = 0
+    number = wrap_integer(value, dtype)
+    if dtype.kind == "i":
+        return number + _ZERO
+    return np.uint64(number) if dtype.itemsize == 8 else number
 
 
 def reader(dtype: np.dtype) -> Callable[[Any], Any] | None:
     """What makes of an array's element the value that arithmetic starts from; None: nothing.
 
-    A signed or short unsigned integer becomes an int64 and a bool a Python bool.
+    A signed integer becomes an int64, a short unsigned one a Python integer, a bool a Python bool.
     """
     if dtype.kind == "b":
         return bool
-    if dtype.kind in "iu" and dtype.itemsize < 8:
+    if dtype.kind == "i" and dtype.itemsize < 8:
         return _ZERO.__add__
+    if dtype.kind == "u" and dtype.itemsize < 8:
+        # why: NumPy has no shift of a uint64 by an int64, which random number generators use.
+        return int
     return None
 
 
@@ -88,11 +89,10 @@ def value_of(item: Any) -> Any:
 def _cast_class(scalar: type) -> Any:
     """A class that casts as Numba does when called, and is the scalar's dtype otherwise."""
     dtype = np.dtype(scalar)
-    cast = _caster(dtype)
 
     class Cast(scalar):
         def __new__(cls, value: Any = 0) -> Any:
-            return cast(value)
+            return cast_integer(value, dtype)
 
     Cast.__name__ = Cast.__qualname__ = scalar.__name__
     return Cast
@@ -103,6 +103,13 @@ class _Float(float):
 
     def __new__(cls, value: Any = 0.0) -> Any:
         return value if isinstance(value, np.floating) else np.float64(value)
+
+
+def _round(value: Any, digits: Any = None) -> Any:
+    """``round``, as Python does it for a float; NumPy's multiplies and divides."""
+    if digits is None or not isinstance(value, np.floating):
+        return round(value) if digits is None else round(value, int(digits))
+    return type(value)(round(float(value), int(digits)))
 
 
 def _math_function(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,6 +162,7 @@ _MATH = _shadow_module(
         if isinstance(value, float) or callable(value)
     },
 )
+_BUILTINS = {"float": _Float, "round": _round}
 _REPLACED: dict[int, Any] = {
     id(np): _NUMPY,
     id(math): _MATH,
@@ -225,8 +233,8 @@ class Shadows:
         for name in _names(function.__code__):
             if name in frozen:
                 frozen[name] = self._frozen(frozen[name])
-            elif name == "float":
-                frozen[name] = _Float
+            elif name in _BUILTINS:
+                frozen[name] = _BUILTINS[name]
         return frozen
 
     def _frozen(self, value: Any) -> Any:
