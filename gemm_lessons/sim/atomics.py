@@ -56,7 +56,8 @@ def _update(array: Any, index: Any, update: Callable[[Any], Any], ticket: bool =
     result = old if convert is None else convert(old)
     thread = engine.cur
     if ticket and changed and not _is_shared(root):
-        engine.tickets.draw(engine.spot(), thread.block, thread.linear, int(old))
+        now = engine.now(thread.block)
+        engine.tickets.draw(engine.spot(), thread.block, thread.linear, now, int(old))
     _let_others_run(engine, (key, old), changed, _is_shared(root))
     return result
 

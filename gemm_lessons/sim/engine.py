@@ -113,6 +113,7 @@ class Engine:
         self.failure: BaseException | None = None
         self.progress = 0
         self.ticks = 0
+        self._recorded = 0  # entries in the recorder when the running block was chosen
         self.at_grid: list[Thread] = []
         self.tickets = Tickets()
         self.agents: list[Agent] = []
@@ -276,7 +277,7 @@ class Engine:
     def _step(self, block: Block) -> None:
         """Run threads of a block until none can go on, or one lets another block run."""
         block_idx.set(block.index)
-        before = len(self.recorder)
+        self._recorded = len(self.recorder)
         self._leave = False
         while not self._leave and not self._stopping:
             if block.agents and self.switching and not self._random.randrange(4):
@@ -293,7 +294,11 @@ class Engine:
                 break
             if self.failure is not None:
                 return
-        block.time += 1 + max(0, len(self.recorder) - before) / 32
+        block.time = 1 + self.now(block)
+
+    def now(self, block: Block) -> float:
+        """The virtual time of the block that runs, with what it has done since it was chosen."""
+        return block.time + max(0, len(self.recorder) - self._recorded) / Settings.WARP
 
     def _pop(self, ready: Any) -> Thread:
         if self.switching and len(ready) > 1:

@@ -90,7 +90,7 @@ class _ThreadContext(Context):
         self.block = block.linear
         self.thread_idx, self.block_idx = thread.index, block.index
         self.block_dim, self.grid_dim = engine.block, engine.grid
-        self.cluster_rank = block.cluster_rank
+        self.cluster_rank, self.sm = block.cluster_rank, block.sm
         self.cluster_size = engine.cluster_size
         self.lanes: Sequence[Context] = (self,)
 
@@ -109,6 +109,10 @@ class _ThreadContext(Context):
             engine.at = at
             if party is not self._party and party is not None:
                 engine.attribute(party)
+
+    def ticks(self) -> int:
+        """The virtual time of this thread's block, in accesses of single threads."""
+        return int(self._engine.now(self._party.block) * 32)
 
     # --- addresses -------------------------------------------------------------------------------
 

@@ -17,18 +17,19 @@ class Tickets:
     def __init__(self) -> None:
         self._draws: dict[Any, list[tuple[Block, Any, float, Any]]] = {}
 
-    def draw(self, site: Any, block: Block, thread: int, value: Any) -> None:
+    def draw(self, site: Any, block: Block, thread: int, time: float, value: Any) -> None:
         """Remember one draw.
 
         Args:
             site: The atomic's place in the kernel.
             block: Who drew.
             thread: The drawing thread's index in the block.
+            time: When, in the block's virtual time.
             value: What the counter held.
         """
         draws = self._draws.setdefault(site, [])
         if len(draws) < LIMIT:
-            draws.append((block, thread, block.time, value))
+            draws.append((block, thread, time, value))
 
     def close(self, report: Report) -> None:
         """Put the draws of the work counter, if there is one, in the report."""
