@@ -212,12 +212,12 @@ class Prepared:
     def poison(self) -> None:
         """Overwrite y and its guard rows with poison, so that an old result cannot pass for a new one."""
         rows, columns = self.output.shape
-        self.output.copy_to_device(poisoned(rows, columns, self.output.dtype))
+        _as_bits(self.output).copy_to_device(_as_bits(poisoned(rows, columns, self.output.dtype)))
 
     def result(self) -> np.ndarray[Any, Any]:
         """Wait for the device and copy y with its guard rows to the host."""
         cuda.synchronize()
-        guarded: np.ndarray[Any, Any] = self.output.copy_to_host()
+        guarded: np.ndarray[Any, Any] = _as_bits(self.output).copy_to_host().view(self.output.dtype)
         return guarded
 
     def check(self, inputs: Inputs) -> Comparison:
@@ -240,17 +240,23 @@ def guarded_output(problem: GroupedProblem) -> tuple[Any, Any]:
         The whole device array, and the view of it that is y [total_tokens, N].
     """
     rows = problem.total_tokens + 2 * NUM_GUARD_ROWS
-    output = cuda.to_device(poisoned(rows, problem.N, output_dtype(problem.dtype)))
+    output = to_device(poisoned(rows, problem.N, output_dtype(problem.dtype)))
     return output, output[NUM_GUARD_ROWS : rows - NUM_GUARD_ROWS]
 
 
 def to_device(array: Any) -> Any:
     """Copy a NumPy array to the device; what is on a device already stays where it is."""
     if isinstance(array, np.ndarray):
-        return cuda.to_device(np.ascontiguousarray(array))
-    if hasattr(array, "copy_to_host"):  # one of Numba's, real or simulated
+        return cuda.to_device(_as_bits(np.ascontiguousarray(array))).view(array.dtype)
+    # One of Numba's, real or simulated: the interface below has no name for bfloat16.
+    if hasattr(array, "copy_to_host"):
         return array
     return cuda.as_cuda_array(array)
+
+
+def _as_bits(array: Any) -> Any:
+    """An array's elements as unsigned integers: Python's buffers know no bfloat16, so copies need this."""
+    return array.view(np.dtype(f"u{array.dtype.itemsize}"))
 
 
 class Graph:

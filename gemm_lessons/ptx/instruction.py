@@ -8,6 +8,9 @@
 
 On a GPU the decorated name is a Numba intrinsic that emits exactly the instruction.  In the simulator
 it is the function's own body, run on a model of the machine.  No logic lives anywhere else.
+
+An operand that is an array in the signature, as in "uint32(uint8[::1])", takes any array and passes the
+64-bit address of its first element.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ def instruction(
     *,
     scope: Scope = "thread",
     memory: bool = True,
+    accumulators: int = 0,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Turn the simulator meaning of an instruction into a function for both paths.
 
@@ -40,21 +44,33 @@ def instruction(
         signature: Numba signature, "result(argument, ...)"; a UniTuple result takes several outputs.
         scope: who executes it together: "thread", "warp" or "warpgroup".
         memory: it reads or orders memory, so the compiler must not move other accesses across it.
+        accumulators: the first operand is a float32 local array, and its first so many elements are
+            read and replaced in place: `$0` and on in the template, before all other operands, and
+            not in the constraints.
 
     Returns:
-        A decorator for the function that holds the simulator's meaning; it takes the simulated
-        machine, then the instruction's operands.
+        A decorator for the function that holds the simulator's meaning.  It takes the simulated
+        machine, then the instruction's operands; one that several threads execute together takes the
+        machine, then a list with the operands of each thread.
     """
+    if accumulators:
+        # why tied: input i must live in the very register of output i, for the hardware adds in place.
+        tied = (str(i) for i in range(accumulators))
+        constraints = ",".join((*["=f"] * accumulators, constraints, *tied))
+    if memory:
+        constraints = f"{constraints},~{{memory}}".lstrip(",")
 
     def decorate(meaning: Callable[..., Any]) -> Any:
         if SIMULATED:
             return Instruction(meaning.__name__, scope, meaning)
-        return _emitted(meaning, template, constraints + (",~{memory}" if memory else ""), signature)
+        return _emitted(meaning, template, constraints, signature, accumulators)
 
     return decorate
 
 
-def _emitted(meaning: Callable[..., Any], template: str, constraints: str, signature: str) -> Any:
+def _emitted(
+    meaning: Callable[..., Any], template: str, constraints: str, signature: str, accumulators: int
+) -> Any:
     """A Numba intrinsic that emits the template as inline assembly."""
     from llvmlite import ir
     from numba.core import cgutils, sigutils, types
@@ -62,34 +78,57 @@ def _emitted(meaning: Callable[..., Any], template: str, constraints: str, signa
 
     argument_types, result_type = sigutils.normalize_signature(signature)
 
+    def data(context: Any, builder: Any, type_: Any, array: Any) -> Any:
+        return context.make_array(type_)(context, builder, array).data
+
+    def operand(context: Any, builder: Any, value: Any, have: Any, want: Any) -> Any:
+        if isinstance(want, types.Array):
+            return builder.ptrtoint(data(context, builder, have, value), ir.IntType(64))
+        return context.cast(builder, value, have, want)
+
     def codegen(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        values = [
-            context.cast(builder, value, have, want)
-            for value, have, want in zip(arguments, sig.args, argument_types, strict=True)
-        ]
-        takes = [context.get_value_type(type_) for type_ in argument_types]
-        if isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
-            element = context.get_value_type(result_type.dtype)
-            gives = ir.LiteralStructType([element] * result_type.count)
+        plain = list(zip(arguments, sig.args, argument_types, strict=True))
+        slots = []
+        if accumulators:
+            value, have, _ = plain.pop(0)
+            first = data(context, builder, have, value)
+            # why constant indices: LLVM then keeps the whole array in registers.
+            slots = [builder.gep(first, [ir.Constant(ir.IntType(64), i)]) for i in range(accumulators)]
+        values = [operand(context, builder, *triple) for triple in plain]
+        values += [builder.load(slot) for slot in slots]
+        if slots:
+            gives = ir.LiteralStructType([ir.FloatType()] * accumulators)
+        elif isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
+            gives = ir.LiteralStructType([context.get_value_type(result_type.dtype)] * result_type.count)
         elif result_type == types.void:
             gives = ir.VoidType()
         else:
             gives = context.get_value_type(result_type)
+        function_type = ir.FunctionType(gives, [value.type for value in values])
         # why side_effect: without it LLVM may merge, hoist or drop the instruction.
-        result = builder.asm(ir.FunctionType(gives, takes), template, constraints, values, side_effect=True)
+        result = builder.asm(function_type, template, constraints, values, side_effect=True)
+        for i, slot in enumerate(slots):
+            builder.store(builder.extract_value(result, i), slot)
         if isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
             return cgutils.pack_array(builder, cgutils.unpack_tuple(builder, result))
         return context.get_dummy_value() if result_type == types.void else result
 
+    def accepts(have: Any, want: Any) -> bool:
+        return isinstance(have, types.Array) == isinstance(want, types.Array)
+
     def typing(typing_context: Any, *arguments: Any) -> Any:
-        if len(arguments) != len(argument_types):
+        if len(arguments) != len(argument_types) or not all(map(accepts, arguments, argument_types)):
             return None
-        return result_type(*argument_types), codegen
+        takes = (
+            have if isinstance(want, types.Array) else want
+            for have, want in zip(arguments, argument_types, strict=True)
+        )
+        return result_type(*takes), codegen
 
     typing.__name__ = meaning.__name__
     typing.__doc__ = meaning.__doc__
     # why: Numba folds call arguments by the function's declared parameters, and a *tuple is one parameter.
-    _, *operands = inspect.signature(meaning).parameters.values()
-    first = inspect.Parameter("typing_context", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    typing.__signature__ = inspect.Signature([first, *operands])  # type: ignore[attr-defined]
+    names = ["typing_context", *(f"operand_{i}" for i in range(len(argument_types)))]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    typing.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
     return intrinsic(typing)

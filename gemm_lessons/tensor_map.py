@@ -1,0 +1,113 @@
+"""Tensor maps: 128 bytes that tell the copy engine what a matrix looks like and how large a box to move.
+
+    matrix [rows, columns], row-major          box [box_rows, box_columns], 128 bytes wide
+    +---------------------------+              in shared memory its 16-byte pieces are swizzled:
+    |        +------+           |              piece c of row r lies at piece c ^ (r % 8), so that
+    |        | box  |           |              eight rows of one column touch all 32 banks
+    |        +------+           |
+    +---------------------------+
+
+A map is made once, on the host.  On a GPU the driver encodes it; the simulator has its own encoding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons import device
+from gemm_lessons.problem import ProblemError
+
+device.choose()
+
+from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
+
+MAP_BYTES = 128
+ROW_BYTES = 128  # of a box: what the 128-byte swizzle needs
+MOST_BOX_ROWS = 256
+ALIGNMENT = 16  # of the matrix's address and of its row length, in bytes
+
+MAP_FIELDS = np.dtype(
+    [("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")]
+)
+
+
+def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
+    """Check TMA's rule: rows of a multiple of 16 bytes.
+
+    Raises:
+        ProblemError: naming the extent and the nearest one that would do.
+    """
+    step = ALIGNMENT // itemsize
+    if num_columns % step:
+        raise ProblemError(
+            f"{label} is {num_columns}: TMA moves rows of a multiple of {ALIGNMENT} bytes,"
+            f" so {label} must be a multiple of {step}; pad it to {-(-num_columns // step) * step}"
+        )
+
+
+def encode(matrices: list[tuple[Any, int]], promo=256) -> Any:
+    """Encode the maps of some 16-bit matrices, one after the other.
+
+    Args:
+        matrices: (device array [rows, columns] of bfloat16 or float16, rows of its box) for each map;
+            boxes are 64 columns wide.  A matrix may have no rows if no box of it is ever moved.
+
+    Returns:
+        uint8 device array [len(matrices), 128].
+
+    Raises:
+        ProblemError: TMA cannot describe the matrix or the box.
+    """
+    maps = np.zeros((len(matrices), MAP_BYTES), np.uint8)
+    for row, (matrix, box_rows) in zip(maps, matrices, strict=True):
+        if not 1 <= box_rows <= MOST_BOX_ROWS:
+            raise ProblemError(f"a TMA box has 1 to {MOST_BOX_ROWS} rows, not {box_rows}")
+        check_alignment("the row length", matrix.shape[1], matrix.dtype.itemsize)
+        if device.choose().is_gpu:
+            row[:] = _encode_with_driver(matrix, box_rows, promo)
+        else:
+            row[: MAP_FIELDS.itemsize] = _encode_for_simulator(matrix, box_rows)
+    return cuda.to_device(maps)
+
+
+def _encode_with_driver(matrix: Any, box_rows: int, promo) -> np.ndarray[Any, Any]:
+    from cuda.bindings import driver
+
+    rows, columns = matrix.shape
+    itemsize = matrix.dtype.itemsize
+    address = matrix.__cuda_array_interface__["data"][0]
+    if address % ALIGNMENT:
+        raise ProblemError(f"a matrix at address {address:#x} is not aligned to {ALIGNMENT} bytes")
+    types = driver.CUtensorMapDataType
+    status, tensor_map = driver.cuTensorMapEncodeTiled(
+        {
+            "bfloat16": types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+            "float16": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        }[matrix.dtype.name],
+        2,
+        address,
+        [driver.cuuint64_t(columns), driver.cuuint64_t(max(rows, 1))],
+        [driver.cuuint64_t(columns * itemsize)],
+        [driver.cuuint32_t(ROW_BYTES // itemsize), driver.cuuint32_t(box_rows)],
+        [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+        driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+        driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+        getattr(driver.CUtensorMapL2promotion, f'CU_TENSOR_MAP_L2_PROMOTION_L2_{promo}B' if promo else 'CU_TENSOR_MAP_L2_PROMOTION_NONE'),
+        driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+    )
+    if int(status) != 0:
+        raise ProblemError(f"the driver refused a tensor map for {rows} x {columns}: {status.name}")
+    words = np.array([int(word) for word in tensor_map.opaque], np.uint64)
+    encoded: np.ndarray[Any, Any] = words.view(np.uint8)
+    return encoded
+
+
+def _encode_for_simulator(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
+    from gemm_lessons.sim import address_of
+
+    fields = np.zeros(1, MAP_FIELDS)
+    fields[0] = (address_of(matrix), *matrix.shape, box_rows, matrix.dtype.itemsize)
+    encoded: np.ndarray[Any, Any] = fields.view(np.uint8)
+    return encoded
