@@ -47,7 +47,7 @@ def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
         )
 
 
-def encode(matrices: list[tuple[Any, int]], promo=256) -> Any:
+def encode(matrices: list[tuple[Any, int]]) -> Any:
     """Encode the maps of some 16-bit matrices, one after the other.
 
     Args:
@@ -66,13 +66,13 @@ def encode(matrices: list[tuple[Any, int]], promo=256) -> Any:
             raise ProblemError(f"a TMA box has 1 to {MOST_BOX_ROWS} rows, not {box_rows}")
         check_alignment("the row length", matrix.shape[1], matrix.dtype.itemsize)
         if device.choose().is_gpu:
-            row[:] = _encode_with_driver(matrix, box_rows, promo)
+            row[:] = _encode_with_driver(matrix, box_rows)
         else:
             row[: MAP_FIELDS.itemsize] = _encode_for_simulator(matrix, box_rows)
     return cuda.to_device(maps)
 
 
-def _encode_with_driver(matrix: Any, box_rows: int, promo) -> np.ndarray[Any, Any]:
+def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
     from cuda.bindings import driver
 
     rows, columns = matrix.shape
@@ -94,7 +94,7 @@ def _encode_with_driver(matrix: Any, box_rows: int, promo) -> np.ndarray[Any, An
         [driver.cuuint32_t(1), driver.cuuint32_t(1)],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-        getattr(driver.CUtensorMapL2promotion, f'CU_TENSOR_MAP_L2_PROMOTION_L2_{promo}B' if promo else 'CU_TENSOR_MAP_L2_PROMOTION_NONE'),
+        driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
     if int(status) != 0:

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemm_lessons import device
+from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.ptx.integer import div_u32
+from gemm_lessons.schedule import ceil_div
 
-device.choose()
-
-from numba import cuda, int32  # noqa: E402  why late: the device is chosen before Numba is imported
+from numba import cuda, int32
 
 LANES = 32
 ALL_LANES = 0xFFFFFFFF
+MOST_PIECES = 4
 
 # What a lane remembers between tickets: where the queue stands, and the expert that it looks after.
 FULL_TILES, TAILS, DONE = 0, 1, 2  # values of PASS
@@ -145,3 +145,9 @@ def make_tile_queue(BM: int, BN: int, band: int) -> tuple[Any, Any]:
         return int32(0), int32(0), int32(0), int32(0)
 
     return open_queue, find_tile
+
+
+def most_tickets(problem: GroupedProblem, BM: int, BN: int) -> int:
+    """How many tickets there can be at most for this many tokens and experts, however they are routed."""
+    full, tails = problem.total_tokens // BM, min(problem.num_groups, problem.total_tokens)
+    return (MOST_PIECES * full + tails) * ceil_div(problem.N, BN)

@@ -7,12 +7,12 @@ ignore setmaxnreg (C7504).  The decorators here avoid both; the simulator knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gemm_lessons.ptx.instruction import SIMULATED
+from numba import cuda
 
-from numba import cuda  # why below: the device is chosen before Numba is imported
+from gemm_lessons.ptx.instruction import SIMULATED
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -23,10 +23,35 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 
 def whole_kernel(num_threads: int) -> Callable[[Callable[..., Any]], Any]:
-    """Make a kernel that is optimised at link time, for blocks of exactly `num_threads`, one per SM.
+    """Make a kernel that is optimised at link time, for blocks of `num_threads`, one block to an SM.
 
-    The bound on the threads is what tells ptxas how many registers each of them may have.
+    The number of threads is what tells ptxas how many registers each of them may have.
     """
     if SIMULATED:
         return cuda.jit
     return cuda.jit(lto=True, launch_bounds=(num_threads, 1))
+
+
+def one_of(functions: Mapping[int, Any]) -> Any:
+    """Make a device function `call(key, *arguments)` that calls one of several device functions.
+
+    An instruction's sizes are part of its name, so a size that is known only at run time needs one
+    copy of the code for each.  This is the if-else chain over them; the last one needs no test.
+    """
+    (key, function), *others = functions.items()
+    if not others:
+
+        @inlined
+        def call_it(wanted, *arguments):
+            return function(*arguments)
+
+        return call_it
+    other = one_of(dict(others))
+
+    @inlined
+    def call(wanted, *arguments):
+        if wanted == key:
+            return function(*arguments)
+        return other(wanted, *arguments)
+
+    return call

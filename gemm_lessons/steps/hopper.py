@@ -1,44 +1,76 @@
-"""placeholder"""
+"""Hopper's own way: a copy engine fills shared memory, tensor cores read it, and warps have roles.
+
+Picture (one tile; the weights are the left operand, so a tile can be as narrow as its tokens):
+                      tokens, up to BM = 256                 block of 384 threads
+                    +------------------------+     producer   one thread: asks TMA for stage after stage
+          BN = 128  | acc of consumer 0   64 |     scheduler  one warp: takes tickets, hands tiles out
+          features  | acc of consumer 1   64 |     consumers  2 x 128 threads: wgmma, then the epilogue
+                    +------------------------+
+    y[tokens, features] is the tile transposed; stmatrix.trans turns it on its way to shared memory.
+
+What changed since `tensor_core`: wgmma reads both operands from shared memory, 64 x n x 16 at a time, so no
+thread spends registers or instructions on loading. TMA brings a whole stage for one request and signals an
+mbarrier when its bytes have landed. Nobody calls syncthreads: producer and consumers meet at barriers of
+their own, a ring of stages apart, and the next tile's loads run while this tile is multiplied and stored.
+
+Why it should help: one instruction moves 32 KB, one multiplies 64 x 256 x 16; the rest is waiting, done by
+threads that have nothing else to do. With the tokens on wgmma's n, an expert's last tile costs what its
+tokens need, in steps of 16, where a tile with tokens on wgmma's 64 rows would compute up to 63 for nothing.
+Tails are cheap, so they come last and level the finish (see `tile_queue`).
+
+When it will not: few tokens. Then weights must be read for a handful of multiplications each, and the
+only thing that counts is memory bandwidth.
+
+What to measure: time over torch._grouped_mm in the same run; `num_stages` down to 2; `stealing` off; and
+the same tokens spread evenly, to see what raggedness costs.
+
+Role card
+    barrier         a phase ends after                                 and then
+    full[stage]     1 arrival (producer) + 128 bytes a row of x and w  consumers may read the stage
+    empty[stage]    4 arrivals a consumer warpgroup (its warps)        the producer may overwrite it
+    tile_ready      1 arrival (scheduler)                              s_tile names the next tile
+    tile_wanted     1 (producer) + 4 a consumer warpgroup              the scheduler may overwrite s_tile
+
+    scheduler    find 0 | wait          | find 1  | wait                    | find 2 ...
+    producer     | load 0: stage 0 1 2 3 0 1 2 .. | load 1: stage 3 0 1 2 3 ...
+    consumer 0        | multiply 0 .............. | store 0 | multiply 1 ..............
+    consumer 1        | multiply 0 ................ | store 0 | multiply 1 ............
+    The producer wants the next tile `LOOKAHEAD` stages before it needs it: late, so that a block which
+    is behind takes no ticket too early, but early enough to hide the look-up.
+"""
+
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numba import cuda, float32, int32, uint8, uint32, uint64
 
-from gemm_lessons import device
-
-device.choose()
-
-from numba import cuda, float32, int32, uint8, uint32, uint64  # noqa: E402
-
-from gemm_lessons import tensor_map  # noqa: E402
-from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device  # noqa: E402
-from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError  # noqa: E402
-from gemm_lessons.tile_queue import MEMORY, make_tile_queue  # noqa: E402
-from gemm_lessons.ptx.integer import div_u32  # noqa: E402
-from gemm_lessons.ptx.compiling import inlined, whole_kernel  # noqa: E402
-from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4_trans  # noqa: E402
-from gemm_lessons.ptx.mbarrier import (  # noqa: E402
+from gemm_lessons import device, tensor_map
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
+from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
+from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
+from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4_trans
+from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
     mbarrier_arrive,
     mbarrier_arrive_expect_tx,
     mbarrier_init,
     mbarrier_try_wait,
 )
-from gemm_lessons.ptx.shared import global_address, ld_shared_v4, shared_address, st_global_v4, st_shared_v4  # noqa: E402
-from gemm_lessons.ptx.sync import bar_sync, fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc  # noqa: E402
-from gemm_lessons.ptx.tma import (  # noqa: E402
+from gemm_lessons.ptx.shared import global_address, ld_shared_v4, shared_address, st_global_v4
+from gemm_lessons.ptx.sync import bar_sync, fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc
+from gemm_lessons.ptx.tma import (
     prefetch_tensormap,
     tma_load_2d,
-    tma_prefetch_2d,
     tma_store_2d,
     tma_store_commit,
     tma_store_wait,
     tma_store_wait_read,
 )
-from gemm_lessons.ptx.wgmma import (  # noqa: E402
+from gemm_lessons.ptx.wgmma import (
     DESCRIPTOR,
     DESCRIPTOR_STEP_K,
     wgmma_bf16,
@@ -46,78 +78,140 @@ from gemm_lessons.ptx.wgmma import (  # noqa: E402
     wgmma_fence,
     wgmma_wait,
 )
+from gemm_lessons.schedule import ceil_div
+from gemm_lessons.steps._host import ConfigError, begin, require_power_of_two
+from gemm_lessons.tile_queue import MEMORY, make_tile_queue, most_tickets
 
-WARPGROUP = 128
-WARP = 32
+launch = launch_parts
+
+SIGNATURE = "void(uint8[:,::1], int32[::1], int32, int32, int32, uint16[:,::1], int32[::1])"
+
+WARPGROUP, WARPS = 128, 4  # threads and warps of a warpgroup
+WARPGROUP_FEATURES = 64  # rows of one wgmma
 ROW_BYTES = tensor_map.ROW_BYTES
-SWIZZLE_BYTES = 1024
-FEATURES_PER_WARPGROUP = 64  # rows of one wgmma
+BK = ROW_BYTES // 2  # bfloat16 in a swizzled row
+STEP = 16  # wgmma's widths in use are multiples of this: stmatrix stores 16 tokens at a time
+SWIZZLE_BYTES = 1024  # the swizzle repeats; tiles must start at a multiple of it
+LOOKAHEAD = 8
+PRODUCER_REGISTERS, CONSUMER_REGISTERS = 56, 224
+REGISTERS_PER_SM = 65536
+X_TILE, X_BOX, W_TILE, Y_BOX = range(4)  # rows of the tensor maps
 
 
 @dataclass(frozen=True)
 class Config:
+    """Compile-time constants.
+
+    Attributes:
+        BM: tokens of a full tile.
+        BN: features of a tile, 64 for each consumer warpgroup.
+        box: tokens that TMA moves at a time, where it does not move a full tile.
+        num_stages: stages of the ring between producer and consumers.
+        num_buffers: boxes of output that each consumer warpgroup may have on their way.
+        band: token tiles in a band of the tile order.
+        stealing: tickets come from a counter, not from the block's number.
+    """
+
     BM: int = 256
     BN: int = 128
-    BK: int = 64
     box: int = 64
-    step: int = 64
     num_stages: int = 4
-    out_boxes: int = 2
+    num_buffers: int = 2
     band: int = 8
     stealing: bool = True
-    rot: int = 0
-    xbox: int = 0
-    rotn: int = 0
-    promo: int = 256
-    lookahead: int = 8
 
     @property
     def num_consumers(self) -> int:
-        return self.BN // FEATURES_PER_WARPGROUP
+        """Consumer warpgroups."""
+        return self.BN // WARPGROUP_FEATURES
 
     @property
     def num_threads(self) -> int:
+        """Threads of a block: the consumers, and a warpgroup for producer and scheduler."""
         return (self.num_consumers + 1) * WARPGROUP
 
     @property
+    def stage_bytes(self) -> int:
+        """One stage of the ring: BM rows of x, then BN rows of w."""
+        return (self.BM + self.BN) * ROW_BYTES
+
+    @property
+    def buffer_bytes(self) -> int:
+        """One box of output, as wide as a warpgroup's features."""
+        return self.box * ROW_BYTES
+
+    @property
     def shared_bytes(self) -> int:
-        ring = self.num_stages * (self.BM + self.BN) * ROW_BYTES
-        out = self.num_consumers * self.out_boxes * self.box * ROW_BYTES
-        return ring + out + SWIZZLE_BYTES + 16
+        """Dynamic shared memory: the ring, the output buffers, and slack to align them."""
+        buffers = self.num_consumers * self.num_buffers * self.buffer_bytes
+        return self.num_stages * self.stage_bytes + buffers + SWIZZLE_BYTES
 
     def validate(self, problem: GroupedProblem) -> None:
+        """Check the constants against each other, the problem and the device.
+
+        Raises:
+            ConfigError: the constants do not fit together.
+            ProblemError: the step does not take this dtype, N or K.
+        """
+        require_power_of_two(BM=self.BM, box=self.box)
+        if not STEP <= self.box <= self.BM <= tensor_map.MOST_BOX_ROWS:
+            raise ConfigError(f"box is {self.box} and BM is {self.BM}: use {STEP} <= box <= BM <= 256")
+        if self.BN not in (WARPGROUP_FEATURES, 2 * WARPGROUP_FEATURES):
+            raise ConfigError(f"BN is {self.BN}: use 64 or 128, one or two consumer warpgroups")
+        if self.num_stages < 2 or self.num_buffers < 1:
+            raise ConfigError("a ring needs at least two stages, and the epilogue one buffer")
+        registers = WARPGROUP * (PRODUCER_REGISTERS + self.num_consumers * CONSUMER_REGISTERS)
+        if registers > REGISTERS_PER_SM:
+            raise ConfigError(
+                f"{registers} registers a block would be wanted, and an SM has {REGISTERS_PER_SM}"
+            )
+        if problem.dtype != "bfloat16":
+            raise ProblemError(f"this step computes in bfloat16, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 2)
         tensor_map.check_alignment("N", problem.N, 2)
 
 
 CONFIG = Config()
-SIM_CONFIG = Config(BM=64, BN=64, box=16, num_stages=2, out_boxes=2, band=2)
-SIGNATURE = "void(uint8[:,::1], int32[::1], int32, int32, int32, uint16[:,::1], int32[::1])"
+SIM_CONFIG = Config(BM=32, BN=64, box=16, num_stages=2, num_buffers=1, band=2)
 
 
-@functools.cache
+def choose_config(problem: GroupedProblem) -> Config:
+    """The tile for a problem: wide enough for an expert with twice the average number of tokens.
+
+    An expert that fits into one tile has its weights read once.  A narrower tile leaves room for more
+    stages, so for more bytes on their way, which is what a memory-bound problem needs.  The rule looks
+    at the sum of the counts only, so that it holds for every routing that a replayed graph may bring.
+    """
+    wanted = 2 * ceil_div(problem.total_tokens, problem.num_groups)
+    if wanted <= 64:
+        return Config(BM=64, num_stages=8)
+    if wanted <= 128:
+        return Config(BM=128, num_stages=6)
+    return CONFIG
+
+
+@cache
 def make_kernel(config: Config) -> Any:
-    BM, BN, BK, BOX = config.BM, config.BN, config.BK, config.box
-    STAGES, STEALING = config.num_stages, config.stealing
-    BOXES, OUT_BOXES = BM // BOX, config.out_boxes
-    CONSUMERS, THREADS = config.num_consumers, config.num_threads
-    BOX_SHIFT = BOX.bit_length() - 1
-    BOX_BYTES = BOX * ROW_BYTES
-    X_BYTES, W_BYTES = BM * ROW_BYTES, BN * ROW_BYTES
-    X_AT = 0
-    W_AT = STAGES * X_BYTES
-    OUT_AT = W_AT + STAGES * W_BYTES
-    TILE_AT = OUT_AT + CONSUMERS * OUT_BOXES * BOX_BYTES
-    LOOKAHEAD, STEP = config.lookahead, config.step
-    ROT, ROTN, XBOX = config.rot, config.rotn, config.xbox
-    STEP_SHIFT = STEP.bit_length() - 1
+    """The kernel, its roles, and the device functions that they share.
+
+    Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, y [total_tokens, N]
+    as 16-bit words, and two counters that start at zero and are zero again when it ends.
+    """
+    BM, BN, BOX, STAGES, BUFFERS = config.BM, config.BN, config.box, config.num_stages, config.num_buffers
+    STEALING, CONSUMERS = config.stealing, config.num_consumers
+    STAGE_BYTES, BUFFER_BYTES, BOX_BYTES = config.stage_bytes, config.buffer_bytes, BOX * ROW_BYTES
+    X_BYTES, W_BYTES, W_PART_BYTES = BM * ROW_BYTES, BN * ROW_BYTES, WARPGROUP_FEATURES * ROW_BYTES
+    ACCUMULATORS = BM // 2  # 64 x BM float32 over 128 threads
+    # Barriers, by their place in shared memory.
+    FULL, EMPTY, TILE_READY, TILE_WANTED = 0, 8 * STAGES, 16 * STAGES, 16 * STAGES + 8
     NUM_BARRIERS = 2 * STAGES + 2
-    ACCUMULATORS = BM // 2
+    CONSUMER_WARPS = CONSUMERS * WARPS
+    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
     open_queue, find_tile = make_tile_queue(BM, BN, config.band)
-    wait_all = wgmma_wait[0]
-    store_wait_reads, store_wait_some = tma_store_wait_read[0], tma_store_wait_read[OUT_BOXES - 1]
-    store_wait_all = tma_store_wait[0]
-    give_registers, take_registers = setmaxnreg_dec[56], setmaxnreg_inc[224]
+    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
+    wait_for_products = wgmma_wait[0]
+    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
+    wait_for_stores = tma_store_wait[0]
 
     @inlined
     def wait(barrier, parity):
@@ -125,245 +219,238 @@ def make_kernel(config: Config) -> Any:
             pass
 
     @inlined
-    def read_tile(tile_at):
-        group, row, rows, feature = ld_shared_v4(tile_at)
-        return int32(group), int32(row), int32(rows), int32(feature)
-
-    def make_main_loop(num_steps):
-        multiply = wgmma_bf16[num_steps * STEP]
-
-        @inlined
-        def main_loop(acc, x_tiles, w_tiles, full, empty, num_k, stage, phase):
-            lane = cuda.threadIdx.x & 31
-            for k_tile in range(num_k):
-                wait(full + 8 * stage, phase)
-                a = uint64(DESCRIPTOR | (w_tiles + stage * W_BYTES) >> 4)
-                b = uint64(DESCRIPTOR | (x_tiles + stage * X_BYTES) >> 4)
-                wgmma_fence()
-                multiply(acc, a, b, k_tile)
-                multiply(acc, a + uint64(DESCRIPTOR_STEP_K), b + uint64(DESCRIPTOR_STEP_K), 1)
-                multiply(acc, a + uint64(2 * DESCRIPTOR_STEP_K), b + uint64(2 * DESCRIPTOR_STEP_K), 1)
-                multiply(acc, a + uint64(3 * DESCRIPTOR_STEP_K), b + uint64(3 * DESCRIPTOR_STEP_K), 1)
-                wgmma_commit()
-                wait_all()
+    def schedule(s_tile, barriers, offsets, total_tokens, N, counters):
+        """Take tickets and hand out their tiles, until there are none; one warp."""
+        lane = int32(cuda.threadIdx.x & 31)
+        memory = cuda.local.array(MEMORY, int32)
+        num_blocks = int32(cuda.gridDim.x)
+        tiles_n = int32((N + BN - 1) // BN)
+        open_queue(memory, offsets, total_tokens, tiles_n, num_blocks)
+        ticket = int32(cuda.blockIdx.x)
+        parity = 1  # why 1: nobody reads s_tile yet, and a wait for parity 1 on a fresh barrier passes
+        while True:
+            group, row, rows, feature = find_tile(memory, offsets, total_tokens, tiles_n, ticket)
+            wait(barriers + TILE_WANTED, parity)
+            parity ^= 1
+            if lane == 0:
+                s_tile[0], s_tile[1], s_tile[2], s_tile[3] = group, row, rows, feature
+                mbarrier_arrive(barriers + TILE_READY)
+            if rows == 0:
+                break
+            if STEALING:
+                wait(barriers + TILE_WANTED, parity)  # why already here: the later, the fairer
+                taken = int32(0)
                 if lane == 0:
-                    mbarrier_arrive(empty + 8 * stage)
+                    taken = cuda.atomic.add(counters, 0, 1)
+                ticket = int32(num_blocks + cuda.shfl_sync(0xFFFFFFFF, taken, 0))
+            else:
+                ticket = int32(ticket + num_blocks)
+        if STEALING and lane == 0:
+            cuda.threadfence()  # why: the last ticket must be taken before this block counts as finished
+            if cuda.atomic.add(counters, 1, 1) == num_blocks - 1:
+                cuda.atomic.exch(counters, 0, 0)
+                cuda.atomic.exch(counters, 1, 0)
+
+    @inlined
+    def produce(s_tile, barriers, ring, maps, N, num_k):
+        """Keep the ring of stages full; one thread."""
+        for i in range(4):
+            prefetch_tensormap(maps + uint64(i * tensor_map.MAP_BYTES))
+        stage, phase, tile_phase = 0, 0, 0
+        while True:
+            wait(barriers + TILE_READY, tile_phase)
+            tile_phase ^= 1
+            group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
+            if rows == 0:
+                break
+            num_boxes = int32((rows + BOX - 1) // BOX)
+            for k_tile in range(num_k):
+                if k_tile == max(num_k - LOOKAHEAD, 0):
+                    mbarrier_arrive(barriers + TILE_WANTED)
+                wait(barriers + EMPTY + 8 * stage, phase ^ 1)
+                full = uint32(barriers + FULL + 8 * stage)
+                mbarrier_arrive_expect_tx(full, W_BYTES + num_boxes * BOX_BYTES)
+                x_tile = uint32(ring + stage * STAGE_BYTES)
+                w_map = maps + uint64(W_TILE * tensor_map.MAP_BYTES)
+                tma_load_2d(x_tile + X_BYTES, w_map, k_tile * BK, group * N + feature, full)
+                if rows == BM:
+                    tma_load_2d(x_tile, maps, k_tile * BK, row, full)
+                else:
+                    x_map = maps + uint64(X_BOX * tensor_map.MAP_BYTES)
+                    for box in range(num_boxes):
+                        tma_load_2d(x_tile + box * BOX_BYTES, x_map, k_tile * BK, row + box * BOX, full)
                 stage += 1
                 if stage == STAGES:
-                    stage = 0
-                    phase ^= 1
+                    stage, phase = 0, phase ^ 1
+
+    def make_multiply(num_tokens):
+        wgmma = wgmma_bf16[num_tokens]
+
+        @inlined
+        def multiply(acc, barriers, ring, w_part, num_k, stage, phase):
+            """acc = this warpgroup's 64 features times num_tokens tokens, over all of K."""
+            for k_tile in range(num_k):
+                wait(barriers + FULL + 8 * stage, phase)
+                tile = ring + stage * STAGE_BYTES
+                x = uint64(DESCRIPTOR | tile >> 4)
+                w = uint64(DESCRIPTOR | (tile + w_part) >> 4)
+                wgmma_fence()
+                wgmma(acc, w, x, k_tile)  # why k_tile: 0 starts a new sum
+                wgmma(acc, w + uint64(DESCRIPTOR_STEP_K), x + uint64(DESCRIPTOR_STEP_K), 1)
+                wgmma(acc, w + uint64(2 * DESCRIPTOR_STEP_K), x + uint64(2 * DESCRIPTOR_STEP_K), 1)
+                wgmma(acc, w + uint64(3 * DESCRIPTOR_STEP_K), x + uint64(3 * DESCRIPTOR_STEP_K), 1)
+                wgmma_commit()
+                wait_for_products()
+                if cuda.threadIdx.x & 31 == 0:
+                    mbarrier_arrive(barriers + EMPTY + 8 * stage)
+                stage += 1
+                if stage == STAGES:
+                    stage, phase = 0, phase ^ 1
             return stage, phase
 
-        return main_loop
+        return multiply
 
-    def make_dispatch(num_steps):
-        this = make_main_loop(num_steps)
-        if num_steps == 1:
-            return this_only(this)
-        smaller = make_dispatch(num_steps - 1)
+    multiply = one_of({n // STEP: make_multiply(n) for n in range(BM, 0, -STEP)})
 
-        @inlined
-        def dispatch(num, acc, x_tiles, w_tiles, full, empty, num_k, stage, phase):
-            if num == num_steps:
-                return this(acc, x_tiles, w_tiles, full, empty, num_k, stage, phase)
-            return smaller(num, acc, x_tiles, w_tiles, full, empty, num_k, stage, phase)
-
-        return dispatch
-
-    def this_only(this):
-        @inlined
-        def dispatch(num, acc, x_tiles, w_tiles, full, empty, num_k, stage, phase):
-            return this(acc, x_tiles, w_tiles, full, empty, num_k, stage, phase)
-
-        return dispatch
-
-    multiply_tile = make_dispatch(BM // STEP)
-
-    @whole_kernel(THREADS)
-    def kernel(maps, offsets, total_tokens, N, K, y, counters):
-        s_barriers = cuda.shared.array(NUM_BARRIERS, uint64)
-        dynamic = cuda.shared.array(0, uint8)
-        base = uint32((shared_address(dynamic) + SWIZZLE_BYTES - 1) & ~(SWIZZLE_BYTES - 1))
-        full = shared_address(s_barriers)
-        empty = uint32(full + 8 * STAGES)
-        tile_ready = uint32(empty + 8 * STAGES)
-        tile_wanted = uint32(tile_ready + 8)
-        tile_at = uint32(base + TILE_AT)
-        x_tiles, w_tiles = uint32(base + X_AT), uint32(base + W_AT)
-        x_map = global_address(maps)
-        x_box_map = x_map + uint64(128)
-        w_map = x_map + uint64(256)
-        y_map = x_map + uint64(384)
-        thread = int32(cuda.threadIdx.x)
-        warp, lane = thread >> 5, thread & 31
-        warpgroup = thread >> 7
-        num_k = int32((K + BK - 1) >> 6)
-
+    @inlined
+    def store(acc, buffers, y_map, y, row, rows, feature, N):
+        """Write a warpgroup's accumulators to y, box by box, through shared memory."""
+        thread = int32(cuda.threadIdx.x & 127)
+        lane, warp = thread & 31, thread >> 5
+        barrier = 1 + (cuda.threadIdx.x >> 7)  # a named barrier for each consumer warpgroup
+        # Where this lane's row of 8 features begins in the first 16 tokens of a box: tiles 0 and 1 of a
+        # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same 8 tokens later.
+        token = (lane & 7) + (lane >> 4) * 8
+        piece = warp * 2 + (lane >> 3 & 1)
+        cell = uint32(token * ROW_BYTES + (piece ^ lane & 7) * 16)  # 128-byte swizzle
         if thread == 0:
+            wait_for_buffers()
+        bar_sync(barrier, WARPGROUP)
+        for box in range(BM // BOX):
+            left = int32(rows - box * BOX)
+            if left > 0:
+                if box >= BUFFERS:
+                    if thread == 0:
+                        wait_for_buffer()
+                    bar_sync(barrier, WARPGROUP)  # why: the copy engine has read what lay there before
+                buffer = uint32(buffers + (box % BUFFERS) * BUFFER_BYTES)
+                for part in range(BOX // STEP):
+                    if part * STEP < left:
+                        first = box * (BOX // 2) + part * (STEP // 2)
+                        stmatrix_x4_trans(
+                            buffer + cell + part * (STEP * ROW_BYTES),
+                            pack_bf16(acc[first], acc[first + 1]),
+                            pack_bf16(acc[first + 2], acc[first + 3]),
+                            pack_bf16(acc[first + 4], acc[first + 5]),
+                            pack_bf16(acc[first + 6], acc[first + 7]),
+                        )
+                fence_proxy_async()
+                bar_sync(barrier, WARPGROUP)
+                if left >= BOX:
+                    if thread == 0:
+                        tma_store_2d(y_map, feature, row + box * BOX, buffer)
+                        tma_store_commit()
+                elif feature + (thread & 7) * 8 < N:
+                    # why not TMA: it would write the whole box, over the next expert's rows.
+                    for token in range(thread >> 3, left, WARPGROUP // 8):
+                        a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + (thread & 7 ^ token & 7) * 16)
+                        index = (row + box * BOX + token) * N + feature + (thread & 7) * 8
+                        st_global_v4(global_address(y) + uint64(index * 2), a, b, c, d)
+
+    @inlined
+    def consume(s_tile, barriers, ring, maps, y, N, num_k):
+        """Multiply tiles and store them; one warpgroup."""
+        warpgroup = int32(cuda.threadIdx.x >> 7)
+        acc = cuda.local.array(ACCUMULATORS, float32)
+        buffers = uint32(ring + STAGES * STAGE_BYTES + warpgroup * (BUFFERS * BUFFER_BYTES))
+        w_part = X_BYTES + warpgroup * W_PART_BYTES
+        y_map = maps + uint64(Y_BOX * tensor_map.MAP_BYTES)
+        stage, phase, tile_phase = 0, 0, 0
+        while True:
+            wait(barriers + TILE_READY, tile_phase)
+            tile_phase ^= 1
+            row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
+            cuda.syncwarp()  # why: the whole warp must have read before its first lane says so
+            if cuda.threadIdx.x & 31 == 0:
+                mbarrier_arrive(barriers + TILE_WANTED)
+            if rows == 0:
+                break
+            num_steps = int32((rows + STEP - 1) // STEP)
+            stage, phase = multiply(num_steps, acc, barriers, ring, w_part, num_k, stage, phase)
+            store(acc, buffers, y_map, y, row, rows, feature + warpgroup * WARPGROUP_FEATURES, N)
+        if cuda.threadIdx.x & 127 == 0:
+            wait_for_stores()  # why: the block's shared memory is gone when it ends
+
+    @whole_kernel(config.num_threads)
+    def hopper_kernel(maps, offsets, total_tokens, N, K, y, counters):
+        s_tile = cuda.shared.array(4, int32)
+        s_barriers = cuda.shared.array(NUM_BARRIERS, uint64)
+        s_dynamic = cuda.shared.array(0, uint8)
+        barriers = shared_address(s_barriers)
+        ring = uint32((shared_address(s_dynamic) + SWIZZLE_BYTES - 1) & -SWIZZLE_BYTES)
+        tensor_maps = global_address(maps)
+        warp = int32(cuda.threadIdx.x >> 5)
+        num_k = int32((K + BK - 1) // BK)
+
+        if cuda.threadIdx.x == 0:
             for stage in range(STAGES):
-                mbarrier_init(full + 8 * stage, 1)
-                mbarrier_init(empty + 8 * stage, CONSUMERS * 4)
-            mbarrier_init(tile_ready, 1)
-            mbarrier_init(tile_wanted, (CONSUMERS * 4 + 1))
+                mbarrier_init(barriers + FULL + 8 * stage, 1)
+                mbarrier_init(barriers + EMPTY + 8 * stage, CONSUMER_WARPS)
+            mbarrier_init(barriers + TILE_READY, 1)
+            mbarrier_init(barriers + TILE_WANTED, 1 + CONSUMER_WARPS)
             fence_mbarrier_init()
         cuda.syncthreads()
 
-        if warpgroup == CONSUMERS:
+        if warp >= CONSUMER_WARPS:
             give_registers()
-            if warp == CONSUMERS * 4:
-                if lane == 0:
-                    prefetch_tensormap(x_map)
-                    prefetch_tensormap(x_box_map)
-                    prefetch_tensormap(w_map)
-                    prefetch_tensormap(y_map)
-                    stage, phase, tile_phase = 0, 0, 0
-                    while True:
-                        wait(tile_ready, tile_phase)
-                        group, row, rows, feature = read_tile(tile_at)
-                        tile_phase ^= 1
-                        if rows == 0:
-                            break
-                        num_boxes = int32((rows + BOX - 1) >> BOX_SHIFT)
-                        ask_at = int32(max(num_k - LOOKAHEAD, 0))
-                        start = int32(group * ROT + div_u32(feature, BN) * ROTN)
-                        start = int32(start - div_u32(start, num_k) * num_k)
-                        for k in range(num_k):
-                            k_tile = k + start
-                            if k_tile >= num_k:
-                                k_tile -= num_k
-                            if k == ask_at:
-                                mbarrier_arrive(tile_wanted)
-                            wait(empty + 8 * stage, phase ^ 1)
-                            barrier = uint32(full + 8 * stage)
-                            mbarrier_arrive_expect_tx(barrier, W_BYTES + num_boxes * BOX_BYTES)
-                            tma_load_2d(w_tiles + stage * W_BYTES, w_map, k_tile * BK, group * N + feature, barrier)
-                            x_tile = uint32(x_tiles + stage * X_BYTES)
-                            if num_boxes == BOXES and not XBOX:
-                                tma_load_2d(x_tile, x_map, k_tile * BK, row, barrier)
-                            else:
-                                for i in range(num_boxes):
-                                    tma_load_2d(x_tile + i * BOX_BYTES, x_box_map, k_tile * BK, row + i * BOX, barrier)
-                            stage += 1
-                            if stage == STAGES:
-                                stage = 0
-                                phase ^= 1
-            elif warp == CONSUMERS * 4 + 1:
-                memory = cuda.local.array(MEMORY, int32)
-                tiles_n = int32(div_u32(N + BN - 1, BN))
-                num_workers = int32(cuda.gridDim.x)
-                open_queue(memory, offsets, total_tokens, tiles_n, num_workers)
-                ticket = int32(cuda.blockIdx.x)
-                tile_phase = 1
-                while True:
-                    group, row, rows, feature = find_tile(memory, offsets, total_tokens, tiles_n, ticket)
-                    wait(tile_wanted, tile_phase)
-                    tile_phase ^= 1
-                    if lane == 0:
-                        st_shared_v4(tile_at, group, row, rows, feature)
-                        mbarrier_arrive(tile_ready)
-                    if rows == 0:
-                        break
-                    if STEALING:
-                        wait(tile_wanted, tile_phase)
-                        taken = int32(0)
-                        if lane == 0:
-                            taken = cuda.atomic.add(counters, 0, 1)
-                        ticket = int32(num_workers + cuda.shfl_sync(0xFFFFFFFF, taken, 0))
-                    else:
-                        ticket = int32(ticket + num_workers)
-                if STEALING and lane == 0:
-                    cuda.threadfence()
-                    if cuda.atomic.add(counters, 1, 1) == num_workers - 1:
-                        cuda.atomic.exch(counters, 0, 0)
-                        cuda.atomic.exch(counters, 1, 0)
+            if warp == SCHEDULER_WARP:
+                schedule(s_tile, barriers, offsets, total_tokens, N, counters)
+            elif warp == PRODUCER_WARP and cuda.threadIdx.x & 31 == 0:
+                produce(s_tile, barriers, ring, tensor_maps, N, num_k)
         else:
             take_registers()
-            acc = cuda.local.array(ACCUMULATORS, float32)
-            my_out = uint32(base + OUT_AT + warpgroup * (OUT_BOXES * BOX_BYTES))
-            my_thread = thread & 127
-            lane_row = (lane & 7) + (lane >> 4) * 8
-            my_cell = uint32(lane_row * ROW_BYTES + (((my_thread >> 5) * 2 + ((lane >> 3) & 1)) ^ (lane & 7)) * 16)
-            stage, phase, tile_phase = 0, 0, 0
-            while True:
-                wait(tile_ready, tile_phase)
-                group, row, rows, feature = read_tile(tile_at)
-                cuda.syncwarp()
-                if lane == 0:
-                    mbarrier_arrive(tile_wanted)
-                tile_phase ^= 1
-                if rows == 0:
-                    break
-                num_boxes = int32((rows + BOX - 1) >> BOX_SHIFT)
-                num_steps = int32((rows + STEP - 1) >> STEP_SHIFT)
-                stage, phase = multiply_tile(
-                    num_steps, acc, x_tiles, w_tiles + warpgroup * (64 * ROW_BYTES), full, empty, num_k, stage, phase
-                )
-                feature += warpgroup * 64
-                if my_thread == 0:
-                    store_wait_reads()
-                bar_sync(1 + warpgroup, 128)
-                for box in range(BOXES):
-                    if box < num_boxes:
-                        if box >= OUT_BOXES:
-                            if my_thread == 0:
-                                store_wait_some()
-                            bar_sync(1 + warpgroup, 128)
-                        buffer = uint32(my_out + (box % OUT_BOXES) * BOX_BYTES)
-                        for part in range(BOX // 16):
-                            if box * BOX + part * 16 < rows:
-                                first = box * (BOX // 2) + part * 8
-                                stmatrix_x4_trans(
-                                    buffer + my_cell + part * (16 * ROW_BYTES),
-                                    pack_bf16(acc[first], acc[first + 1]),
-                                    pack_bf16(acc[first + 2], acc[first + 3]),
-                                    pack_bf16(acc[first + 4], acc[first + 5]),
-                                    pack_bf16(acc[first + 6], acc[first + 7]),
-                                )
-                        fence_proxy_async()
-                        bar_sync(1 + warpgroup, 128)
-                        left = int32(rows - box * BOX)
-                        if left >= BOX:
-                            if my_thread == 0:
-                                tma_store_2d(y_map, feature, row + box * BOX, buffer)
-                                tma_store_commit()
-                        else:
-                            piece = my_thread & 7
-                            column = int32(feature + piece * 8)
-                            if column < N:
-                                for r in range(my_thread >> 3, left, 16):
-                                    a, b, c, d = ld_shared_v4(buffer + r * ROW_BYTES + (piece ^ (r & 7)) * 16)
-                                    cell = (row + box * BOX + r) * N + column
-                                    st_global_v4(global_address(y) + uint64(cell * 2), a, b, c, d)
-            if my_thread == 0:
-                store_wait_all()
+            consume(s_tile, barriers, ring, tensor_maps, y, N, num_k)
 
-    return kernel
+    return hopper_kernel
 
 
 def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
-    config = config or (CONFIG if device.choose().is_gpu else SIM_CONFIG)
-    config.validate(problem)
-    inputs = inputs or problem.inputs()
-    problem.check_inputs(inputs)
-    x, w = to_device(inputs.x), to_device(inputs.w)
-    offsets = to_device(problem.offsets)
+    """Encode the tensor maps and prepare the only launch.
+
+    Args:
+        problem: what is computed; bfloat16, N and K multiples of 8.
+        config: compile-time constants; None takes what `choose_config` says, or `SIM_CONFIG`.
+        inputs: host or device arrays; None draws random ones.
+
+    Raises:
+        ConfigError: the constants do not fit together.
+        ProblemError: the step does not take this dtype, N or K.
+        LaunchError: the GPU has less shared memory than the configuration wants.
+    """
+    config, x, w = begin(problem, inputs, config, choose_config(problem), SIM_CONFIG)
+    offsets, counters = to_device(problem.offsets), to_device(np.zeros(2, np.int32))
     output, y = guarded_output(problem)
-    stacked = w.reshape(problem.num_groups * problem.N, problem.K)
-    maps = tensor_map.encode(promo=config.promo, matrices=[(x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)])
-    counters = to_device(np.zeros(2, np.int32))
-    tiles = sum(-(-c // config.BM) for c in problem.counts) * -(-problem.N // config.BN)
-    blocks = device.choose().num_sms
+    tickets = most_tickets(problem, config.BM, config.BN)
+    num_blocks = min(device.choose().num_sms, tickets)
     parts = {}
-    if problem.total_tokens:
+    maps = None
+    if tickets:
+        stacked = w.reshape(problem.num_groups * problem.N, problem.K)
+        maps = tensor_map.encode([(x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)])
+        sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
         parts["gemm"] = Launch(
             make_kernel(config),
-            blocks,
+            num_blocks,
             config.num_threads,
-            (maps, offsets, np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K), y.view(np.uint16), counters),
+            (maps, offsets, *sizes, y.view(np.uint16), counters),
             shared_bytes=config.shared_bytes,
         )
-    work = Work(1, blocks, tiles, problem.useful_flops)
+    tiles_n = ceil_div(problem.N, config.BN)
+    tokens = sum(ceil_div(count, STEP) * STEP for count in problem.counts)
+    work = Work(
+        launches=len(parts),
+        blocks=num_blocks,
+        tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
+        flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
+    )
     return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w, maps))
-
-
-launch = launch_parts
