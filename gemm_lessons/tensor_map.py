@@ -12,6 +12,7 @@ A map is made once, on the host.  On a GPU the driver encodes it; the simulator 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,33 @@ ROW_BYTES = 128  # of a box: what the 128-byte swizzle needs
 MOST_BOX_ROWS = 256
 ALIGNMENT = 16  # of the matrix's address and of its row length, in bytes
 
-MAP_FIELDS = np.dtype(
-    [("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")]
-)
+
+_FIELDS = np.dtype([("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")])
+
+
+@dataclass(frozen=True)
+class SimulatedMap:
+    """A tensor map as the simulator encodes it."""
+
+    address: int
+    rows: int
+    columns: int
+    box_rows: int
+    itemsize: int
+
+    def address_of(self, row: int, column: int) -> int:
+        """Where an element lies."""
+        return self.address + (row * self.columns + column) * self.itemsize
+
+    def bytes_inside(self, column: int) -> int:
+        """How many bytes of a box's row lie inside the matrix, from this column on."""
+        return min(ROW_BYTES, (self.columns - column) * self.itemsize)
+
+
+def read_simulated(encoded: np.ndarray[Any, Any], offset: int) -> SimulatedMap:
+    """Read a map that `encode` made for the simulator."""
+    fields = np.frombuffer(encoded[offset : offset + _FIELDS.itemsize].tobytes(), _FIELDS)[0]
+    return SimulatedMap(*(int(value) for value in fields))
 
 
 def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
@@ -68,7 +93,7 @@ def encode(matrices: list[tuple[Any, int]]) -> Any:
         if device.choose().is_gpu:
             row[:] = _encode_with_driver(matrix, box_rows)
         else:
-            row[: MAP_FIELDS.itemsize] = _encode_for_simulator(matrix, box_rows)
+            row[: _FIELDS.itemsize] = _encode_for_simulator(matrix, box_rows)
     return cuda.to_device(maps)
 
 
@@ -107,7 +132,7 @@ def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
 def _encode_for_simulator(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
     from gemm_lessons.sim import address_of
 
-    fields = np.zeros(1, MAP_FIELDS)
+    fields = np.zeros(1, _FIELDS)
     fields[0] = (address_of(matrix), *matrix.shape, box_rows, matrix.dtype.itemsize)
     encoded: np.ndarray[Any, Any] = fields.view(np.uint8)
     return encoded

@@ -4,15 +4,75 @@ A tensor map (see `gemm_lessons.tensor_map`) describes the tensor and the box; a
 box's first element, columns before rows.  What lies outside the tensor reads as zero and is not written.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
 from gemm_lessons.ptx.instruction import instruction
+from gemm_lessons.ptx.mbarrier import mbarrier_at
+from gemm_lessons.ptx.swizzle import swizzled
+from gemm_lessons.sim.registry import SHARED_WINDOW, Context, InstructionError
+from gemm_lessons.tensor_map import ROW_BYTES, SimulatedMap, read_simulated
+
+
+def _map_at(ctx: Context, address: Any) -> SimulatedMap:
+    data, offset = ctx.element(int(address))
+    return read_simulated(data.view(np.uint8), offset)
+
+
+def _check_shared(address: int, num_rows: int) -> None:
+    if address % ROW_BYTES:
+        raise InstructionError(f"TMA needs shared addresses that are multiples of {ROW_BYTES}.")
+    if num_rows >= 8 and address % 1024:
+        raise InstructionError(
+            "this box starts inside a group of eight swizzled rows: wgmma would read it at a"
+            " multiple of 1024 bytes"
+        )
+
+
+def _read_box(ctx: Context, box: SimulatedMap, column: int, row: int) -> np.ndarray[Any, Any]:
+    """The bytes of a box, row by row, zeros outside the tensor."""
+    content = np.zeros((box.box_rows, ROW_BYTES), np.uint8)
+    num_bytes = box.bytes_inside(column)
+    for i in range(box.box_rows):
+        if num_bytes > 0 and 0 <= row + i < box.rows:
+            content[i, :num_bytes] = ctx.load(box.address_of(row + i, column), np.uint8, num_bytes, align=16)
+    return content
+
+
+def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any, barrier: Any) -> None:
+    box, target = _map_at(ctx, tensor_map), int(destination)
+    _check_shared(target, box.box_rows)
+    state = mbarrier_at(ctx, barrier)
+
+    def copy(agent: Context) -> None:
+        content = _read_box(agent, box, int(column), int(row))
+        agent.store(target, content.reshape(-1)[swizzled(target, content.size)], np.uint8, align=16)
+        state.land(agent, content.size)
+
+    ctx.later(copy, "the TMA load")
 
 
 @instruction("prefetch.tensormap [$0];", "l", "void(uint64)")
-def prefetch_tensormap(ctx, tensor_map):
+def prefetch_tensormap(ctx: Any, tensor_map: Any) -> None:
     """Bring a tensor map into the cache before its first use; one thread.
 
     PTX manual: prefetch.
     """
+    _map_at(ctx, tensor_map)
+
+
+@instruction(
+    "cp.async.bulk.prefetch.tensor.2d.L2.global.tile [$0, {$1, $2}];", "l,r,r", "void(uint64,int32,int32)"
+)
+def tma_prefetch_2d(ctx: Any, tensor_map: Any, column: Any, row: Any) -> None:
+    """Bring a box from global memory into L2; one thread.
+
+    PTX manual: cp.async.bulk.prefetch.tensor.
+    """
+    _map_at(ctx, tensor_map)
 
 
 @instruction(
@@ -20,11 +80,12 @@ def prefetch_tensormap(ctx, tensor_map):
     "r,l,r,r,r",
     "void(uint32,uint64,int32,int32,uint32)",
 )
-def tma_load_2d(ctx, destination, tensor_map, column, row, barrier):
+def tma_load_2d(ctx: Any, destination: Any, tensor_map: Any, column: Any, row: Any, barrier: Any) -> None:
     """Copy a box from global to shared memory and count its bytes on a barrier; one thread.
 
     PTX manual: cp.async.bulk.tensor.
     """
+    _load(ctx, destination, tensor_map, column, row, barrier)
 
 
 @instruction(
@@ -33,22 +94,33 @@ def tma_load_2d(ctx, destination, tensor_map, column, row, barrier):
     "r,l,r,r,r,h",
     "void(uint32,uint64,int32,int32,uint32,uint16)",
 )
-def tma_load_2d_multicast(ctx, destination, tensor_map, column, row, barrier, blocks):
+def tma_load_2d_multicast(
+    ctx: Any, destination: Any, tensor_map: Any, column: Any, row: Any, barrier: Any, blocks: Any
+) -> None:
     """Copy a box to the same place in several blocks of the cluster; one thread of one block.
 
     Bit r of `blocks` names the block of rank r.  Each of them counts the bytes on its own barrier.
     PTX manual: cp.async.bulk.tensor.
     """
+    if not 0 < blocks < 1 << ctx.cluster_size:
+        raise InstructionError(f"blocks {int(blocks):#b} are named, and the cluster has {ctx.cluster_size}.")
+    for rank in range(ctx.cluster_size):
+        if blocks >> rank & 1:
+            there = (rank - ctx.cluster_rank) * SHARED_WINDOW
+            _load(ctx, int(destination) + there, tensor_map, column, row, int(barrier) + there)
 
 
-@instruction(
-    "cp.async.bulk.prefetch.tensor.2d.L2.global.tile [$0, {$1, $2}];", "l,r,r", "void(uint64,int32,int32)"
-)
-def tma_prefetch_2d(ctx, tensor_map, column, row):
-    """Bring a box from global memory into L2; one thread.
+class _Stores:
+    """One thread's stores: the open group, and the closed ones, oldest first."""
 
-    PTX manual: cp.async.bulk.prefetch.tensor.
-    """
+    def __init__(self) -> None:
+        self.open: list[Any] = []
+        self.groups: list[list[Any]] = []
+
+
+def _stores(ctx: Context) -> _Stores:
+    stores: _Stores = ctx.state("tma stores", _Stores, "thread")
+    return stores
 
 
 @instruction(
@@ -56,28 +128,49 @@ def tma_prefetch_2d(ctx, tensor_map, column, row):
     "l,r,r,r",
     "void(uint64,int32,int32,uint32)",
 )
-def tma_store_2d(ctx, tensor_map, column, row, source):
+def tma_store_2d(ctx: Any, tensor_map: Any, column: Any, row: Any, source: Any) -> None:
     """Copy a box from shared to global memory; one thread, after `fence_proxy_async` by the writers.
 
     PTX manual: cp.async.bulk.tensor.
     """
+    box, start = _map_at(ctx, tensor_map), int(source)
+    _check_shared(start, box.box_rows)
+
+    def copy(agent: Context) -> None:
+        size = box.box_rows * ROW_BYTES
+        stored = agent.load(start, np.uint8, size, align=16)
+        content = np.empty_like(stored)
+        content[swizzled(start, size)] = stored
+        num_bytes = box.bytes_inside(int(column))
+        for i, line in enumerate(content.reshape(-1, ROW_BYTES)):
+            if num_bytes > 0 and 0 <= row + i < box.rows:
+                agent.store(box.address_of(int(row) + i, int(column)), line[:num_bytes], align=16)
+
+    _stores(ctx).open.append(ctx.later(copy, "the TMA store"))
 
 
 @instruction("cp.async.bulk.commit_group;", "", "void()")
-def tma_store_commit(ctx):
+def tma_store_commit(ctx: Any) -> None:
     """Close the group of this thread's stores since the last one.
 
     PTX manual: cp.async.bulk.commit_group.
     """
+    stores = _stores(ctx)
+    stores.groups.append(stores.open)
+    stores.open = []
 
 
-def _wait(template, number):
-    @instruction(template.format(number), "", "void()")
-    def tma_store_wait(ctx):
+def _wait(template: str, most: int) -> Any:
+    @instruction(template.format(most), "", "void()")
+    def tma_store_wait(ctx: Any) -> None:
         """Wait until at most so many of this thread's groups of stores are unfinished.
 
         PTX manual: cp.async.bulk.wait_group.
         """
+        groups = _stores(ctx).groups
+        while len(groups) > most:
+            for store in groups.pop(0):
+                ctx.join(store, "a TMA store")
 
     return tma_store_wait
 
@@ -85,4 +178,4 @@ def _wait(template, number):
 #: tma_store_wait_read[n](): at most n groups still have to read their shared memory.
 tma_store_wait_read = {n: _wait("cp.async.bulk.wait_group.read {};", n) for n in range(4)}
 #: tma_store_wait[n](): at most n groups are unfinished, their writes included.
-tma_store_wait = {n: _wait("cp.async.bulk.wait_group {};", n) for n in range(1)}
+tma_store_wait = {n: _wait("cp.async.bulk.wait_group {};", n) for n in range(4)}

@@ -13,47 +13,139 @@ The instruction only starts the work: nobody may touch the accumulators, or over
 `wgmma_wait` that covers it.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numba import uint64
+
+from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.ptx.instruction import instruction
+from gemm_lessons.ptx.swizzle import swizzled
+from gemm_lessons.sim.registry import SHARED_WINDOW, Context, InstructionError
+
+M, K = 64, 16
+ROW_BYTES = 128
 
 # Matrix descriptor (PTX manual, "Matrix Descriptor Format"): addresses in units of 16 bytes.
 # Leading dimension 1 (unused when swizzled), 1024 bytes from one group of eight rows to the next,
 # swizzle mode 1: 128 bytes.
-DESCRIPTOR = 1 << 16 | (1024 >> 4) << 32 | 1 << 62
-DESCRIPTOR_STEP_K = 32 >> 4  # 16 bfloat16 further along K
+LAYOUT = 1 << 16 | (1024 >> 4) << 32 | 1 << 62
+ADDRESS_BITS = 0x3FFFF
+STEP_K = 32 >> 4  # added to a descriptor: 16 bfloat16 further along K
+
+
+@inlined
+def matrix_descriptor(address):
+    """Name a tile of 128-byte rows that starts at a shared address, a multiple of 1024."""
+    return uint64(LAYOUT | (address & ADDRESS_BITS) >> 4)
+
+
+class _Warpgroup:
+    """A warpgroup's matrix products in the simulator."""
+
+    def __init__(self) -> None:
+        self.fenced = False
+        self.open: list[_Product] = []
+        self.groups: list[list[_Product]] = []
+
+
+class _Product:
+    """One wgmma: started, and later its result [64, n]."""
+
+    def __init__(self, add: bool) -> None:
+        self.add = add
+        self.completion: Any = None
+        self.value: np.ndarray[Any, Any] = np.empty((0, 0))
+
+
+def _warpgroup(ctx: Context) -> _Warpgroup:
+    state: _Warpgroup = ctx.state(("wgmma", ctx.warp // 4), _Warpgroup, "block")
+    return state
+
+
+def _read_tile(ctx: Context, descriptor: int, num_rows: int) -> np.ndarray[Any, Any]:
+    """The tile [num_rows, 16] that a descriptor names, as float32."""
+    if descriptor & ~(ADDRESS_BITS >> 4) != LAYOUT:
+        raise InstructionError(f"the matrix descriptor {descriptor:#x} does not name 128-byte swizzled rows.")
+    start = (descriptor & ADDRESS_BITS >> 4) << 4
+    first_byte = start % ROW_BYTES
+    base = (ctx.cluster_rank + 1) * SHARED_WINDOW + start - first_byte
+    if base % 1024:
+        raise InstructionError("a swizzled tile starts at a multiple of 1024 bytes, plus 32 a step along K.")
+    size = num_rows * ROW_BYTES
+    # why whole rows, though 32 bytes of each are used: they are filled and released together.
+    plain = ctx.load(base, np.uint8, size, align=16)[swizzled(base, size)].reshape(num_rows, ROW_BYTES)
+    columns = np.ascontiguousarray(plain[:, first_byte : first_byte + 2 * K])
+    return columns.view(ml_dtypes.bfloat16).astype(np.float32)
 
 
 @instruction("wgmma.fence.sync.aligned;", "", "void()", scope="warpgroup")
-def wgmma_fence(ctx, calls):
+def wgmma_fence(ctx: Any, calls: Any) -> None:
     """Order register accesses before the first wgmma that uses them; a whole warpgroup.
 
     PTX manual: wgmma.fence.
     """
+    _warpgroup(ctx).fenced = True
 
 
 @instruction("wgmma.commit_group.sync.aligned;", "", "void()", scope="warpgroup")
-def wgmma_commit(ctx, calls):
+def wgmma_commit(ctx: Any, calls: Any) -> None:
     """Close the group of the warpgroup's wgmma since the last one; a whole warpgroup.
 
     PTX manual: wgmma.commit_group.
     """
+    state = _warpgroup(ctx)
+    state.groups.append(state.open)
+    state.open = []
 
 
-def _wait(number):
-    @instruction(f"wgmma.wait_group.sync.aligned {number};", "", "void()", scope="warpgroup")
-    def wgmma_wait(ctx, calls):
-        """Wait until at most so many groups are unfinished; a whole warpgroup.
+def _wait(most: int) -> Any:
+    @instruction(f"wgmma.wait_group.sync.aligned {most};", "", "void()")
+    def wgmma_wait(ctx: Any) -> None:
+        """Wait until at most so many groups are unfinished; each thread of the warpgroup.
 
         PTX manual: wgmma.wait_group.
         """
+        state = _warpgroup(ctx)
+        state.fenced = False
+        mine = ctx.state("wgmma", _Registers, "thread")
+        while mine.num_groups < len(state.groups) - most:
+            for product in state.groups[mine.num_groups]:
+                ctx.join(product.completion, "a matrix product")
+                mine.take(ctx, product)
+            mine.num_groups += 1
 
     return wgmma_wait
+
+
+class _Registers:
+    """How many groups of products a thread has waited for, and which accumulators they belong to."""
+
+    def __init__(self) -> None:
+        self.num_groups = 0
+        self.arrays: dict[int, Any] = {}
+
+    def take(self, ctx: Context, product: _Product) -> None:
+        """Add a finished product to this thread's accumulators."""
+        array, (rows, columns) = self.arrays.pop(id(product)), _fragment(ctx.thread, product.value.shape[1])
+        for i, value in enumerate(product.value[rows, columns]):
+            ctx.write(array, value + (ctx.read(array, i) if product.add else np.float32(0)), i)
+
+
+def _fragment(thread: int, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Rows and columns of the n // 2 accumulators that a thread holds."""
+    i, lane, warp = np.arange(n // 2), thread % 32, thread % 128 // 32
+    return 16 * warp + lane // 4 + 8 * (i // 2 % 2), 8 * (i // 4) + 2 * (lane % 4) + i % 2
 
 
 #: wgmma_wait[n](): wait until at most n groups are unfinished.
 wgmma_wait = {n: _wait(n) for n in range(2)}
 
 
-def _wgmma(n):
+def _wgmma(n: int) -> Any:
     num_accumulators = n // 2
     registers = ", ".join(f"${i}" for i in range(num_accumulators))
     a, b, add = (f"${num_accumulators + i}" for i in range(3))
@@ -66,11 +158,27 @@ def _wgmma(n):
         scope="warpgroup",
         accumulators=num_accumulators,
     )
-    def wgmma_bf16(ctx, calls):
+    def wgmma_bf16(ctx: Any, calls: Any) -> None:
         """Start acc = a @ b.T, plus the old acc if `add` is not 0; a whole warpgroup.
 
         Operands: acc float32 local array, a and b descriptors, add.  PTX manual: wgmma.mma_async.
         """
+        operands = {(int(a), int(b), bool(add)) for _, a, b, add in calls}
+        if len(operands) > 1:
+            raise InstructionError("the threads of a warpgroup must agree on the operands of wgmma.")
+        state = _warpgroup(ctx)
+        if not state.fenced:
+            raise InstructionError("wgmma_fence is missing between these accumulators' last use and wgmma.")
+        a, b, add = operands.pop()
+        product = _Product(add)
+
+        def multiply(agent: Context) -> None:
+            product.value = _read_tile(agent, a, M) @ _read_tile(agent, b, n).T
+
+        product.completion = ctx.later(multiply, "the tensor core")
+        state.open.append(product)
+        for lane, (array, *_) in zip(ctx.lanes, calls, strict=True):
+            lane.state("wgmma", _Registers, "thread").arrays[id(product)] = array
 
     return wgmma_bf16
 

@@ -71,8 +71,8 @@ from gemm_lessons.ptx.tma import (
     tma_store_wait_read,
 )
 from gemm_lessons.ptx.wgmma import (
-    DESCRIPTOR,
-    DESCRIPTOR_STEP_K,
+    STEP_K,
+    matrix_descriptor,
     wgmma_bf16,
     wgmma_commit,
     wgmma_fence,
@@ -292,13 +292,12 @@ def make_kernel(config: Config) -> Any:
             for k_tile in range(num_k):
                 wait(barriers + FULL + 8 * stage, phase)
                 tile = ring + stage * STAGE_BYTES
-                x = uint64(DESCRIPTOR | tile >> 4)
-                w = uint64(DESCRIPTOR | (tile + w_part) >> 4)
+                x, w = matrix_descriptor(tile), matrix_descriptor(tile + w_part)
                 wgmma_fence()
                 wgmma(acc, w, x, k_tile)  # why k_tile: 0 starts a new sum
-                wgmma(acc, w + uint64(DESCRIPTOR_STEP_K), x + uint64(DESCRIPTOR_STEP_K), 1)
-                wgmma(acc, w + uint64(2 * DESCRIPTOR_STEP_K), x + uint64(2 * DESCRIPTOR_STEP_K), 1)
-                wgmma(acc, w + uint64(3 * DESCRIPTOR_STEP_K), x + uint64(3 * DESCRIPTOR_STEP_K), 1)
+                wgmma(acc, w + uint64(STEP_K), x + uint64(STEP_K), 1)
+                wgmma(acc, w + uint64(2 * STEP_K), x + uint64(2 * STEP_K), 1)
+                wgmma(acc, w + uint64(3 * STEP_K), x + uint64(3 * STEP_K), 1)
                 wgmma_commit()
                 wait_for_products()
                 if cuda.threadIdx.x & 31 == 0:
