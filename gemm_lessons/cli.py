@@ -62,7 +62,8 @@ def main() -> None:
     from gemm_lessons.measure.results import ResultsError
     from gemm_lessons.problem import ProblemError
 
-    faulthandler.enable(sys.__stderr__)  # a crash inside a driver or a library shows where it happened
+    if sys.__stderr__:
+        faulthandler.enable(sys.__stderr__)  # a crash inside a driver or a library shows where it happened
     try:
         app()
     except (device.DeviceError, ProblemError, ResultsError, UsageError) as error:
