@@ -12,7 +12,18 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gemm_lessons"
 # From the ground up: a module may import its own layer and those before it.
 LAYERS = (
     ("problem", "device", "trace", "sim"),
-    ("workloads", "reference", "compare", "quantize", "schedule", "ptx", "launch", "compile_only"),
+    (
+        "workloads",
+        "reference",
+        "compare",
+        "quantize",
+        "schedule",
+        "ptx",
+        "launch",
+        "compile_only",
+        "tensor_map",
+        "tile_queue",
+    ),
     ("steps",),
     ("moe", "grouped_gemm"),
     ("measure", "grading", "plots"),
