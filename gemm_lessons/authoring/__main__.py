@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gemm_lessons.authoring import readme
+from gemm_lessons.authoring import cells, readme
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -17,13 +17,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
     options = parser.parse_args()
     record = readme.newest()
-    stale = readme.stale(ROOT, record)
+    tables, notebooks = readme.stale(ROOT, record), cells.stale(ROOT)
     if options.check:
-        for path in stale:
+        for path in tables:
             print(f"{path} does not match the recorded results: run `make tables`", file=sys.stderr)
-        return bool(stale)
+        for path in notebooks:
+            print(f"{path} has outputs, or a cell that differs from its source: run `make tables`",
+                  file=sys.stderr)  # fmt: skip
+        return bool(tables or notebooks)
     readme.write(ROOT, record)
-    print(f"written: {', '.join(stale) or 'nothing, all is up to date'}")
+    cells.write(ROOT)
+    print(f"written: {', '.join(tables + notebooks) or 'nothing, all is up to date'}")
     return 0
 
 

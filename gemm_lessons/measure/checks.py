@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,14 +61,14 @@ def check_step(step: Any, problem: GroupedProblem) -> Outcome:
     return Outcome(verdict.ok, complaint="" if verdict.ok else str(verdict))
 
 
-def counted_works(problem: GroupedProblem) -> dict[str, Work]:
-    """The counted work of every step that takes this problem, with the tiles that a GPU would use."""
+def counted_works(problem: GroupedProblem, steps: Mapping[str, Any] = STEPS) -> dict[str, Work]:
+    """The counted work of the steps that take this problem, with the tiles that a GPU would use."""
     inputs = Inputs(
         np.zeros((problem.total_tokens, problem.K), np.float32),
         np.zeros((problem.num_groups, problem.N, problem.K), np.float32),
     )
     works = {}
-    for name, step in STEPS.items():
+    for name, step in steps.items():
         try:
             works[name] = step.prepare(problem, step.CONFIG, inputs).work
         except (ProblemError, ConfigError):

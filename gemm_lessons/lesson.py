@@ -1,0 +1,602 @@
+"""What the notebooks call: one line to check a kernel, to time it, to draw a run, and to break it.
+
+    begin()          say what device this is and what that changes
+    check(...)       a step, or the kernel in a cell, on the ragged cases, against NumPy
+    measure(...)     next to padded: timed on a GPU; counted, with recorded times, without one
+    timelines(...)   who computed which tile when, of a real run
+    broken(...)      change a line of a step, and hear what the checkers say about it
+    explore(...)     a picture with controls; without ipywidgets, the picture
+    show, table      a figure, and rows of text, as a cell's output
+
+Nothing here teaches anything by itself: the kernels stand in the notebooks, this keeps the rest short.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import difflib
+import html
+import importlib
+import inspect
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from gemm_lessons import device, plots
+from gemm_lessons.measure import tables
+from gemm_lessons.measure.results import Record, recorded
+from gemm_lessons.pictures import Limits
+from gemm_lessons.problem import GroupedProblem, ProblemError
+from gemm_lessons.sim.report import SimulatorError
+from gemm_lessons.trace import Timeline
+
+PACKAGE = Path(__file__).parent
+WIDTH = 110  # of wrapped text
+CHILD_SECONDS = 120.0  # longest time that a broken kernel may take, compiling included
+
+# NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity. No kernel is faster than that.
+DATA_SHEET_BYTES_PER_S = 3.35e12
+DATA_SHEET_FLOPS_PER_S = {"float32": 67e12, "bfloat16": 989e12, "float8_e4m3fn": 1979e12}
+
+RIGHT, WRONG = 70, 71  # exit codes of a child that came to a verdict: no interpreter uses them
+
+CELL_IMPORTS = """from gemm_lessons import device
+
+device.choose()
+import numpy as np
+from numba import cuda, float32, int32
+
+"""
+
+# Ragged in every way, and small: an empty expert, one with a single token, one longer than a tile.
+SMALL = GroupedProblem((5, 0, 18, 1), N=20, K=12, name="small")
+LARGE = GroupedProblem((156, 0, 201, 52, 1), N=520, K=512, name="large")
+
+
+class LessonError(AssertionError):
+    """Something in a notebook is wrong; Jupyter shows its message without a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class _Text:
+    """Markdown where it can be rendered, the same text where it cannot."""
+
+    def __init__(self, markdown: str) -> None:
+        self._markdown = markdown
+
+    def _repr_markdown_(self) -> str:
+        return self._markdown
+
+    def __repr__(self) -> str:
+        return self._markdown
+
+
+class _Page:
+    """HTML where it can be rendered, plain text where it cannot."""
+
+    def __init__(self, markup: str, text: str) -> None:
+        self._markup, self._text = markup, text
+
+    def _repr_html_(self) -> str:
+        return self._markup
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def say(markdown: str) -> None:
+    """Show text as a cell's output."""
+    from IPython.display import display
+
+    display(_Text(markdown))
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Show a figure as a cell's output.
+
+    Args:
+        figure: what to show.
+        alt: what it shows, for those who cannot see it.
+    """
+    from IPython.display import display
+
+    display(_image(figure, alt))
+
+
+def _image(figure: Figure, alt: str) -> _Page:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    width = int(figure.get_figwidth() * 75)
+    style = "max-width: 100%; height: auto"
+    markup = (
+        f'<img alt="{html.escape(alt)}" width="{width}" style="{style}" src="data:image/png;base64,{data}">'
+    )
+    return _Page(markup, f"[picture: {alt}]")
+
+
+def _verbatim(text: str) -> _Page:
+    """Text as it is; lines of a difference in colour, too."""
+    colours = {"+": "#D8F0DF", "-": "#FBDDD5"}
+    lines = []
+    for line in text.splitlines():
+        colour = colours.get(line[:1], "transparent")
+        style = f"background: {colour}; color: {'#111' if line[:1] in colours else 'inherit'}"
+        lines.append(f'<span style="{style}">{html.escape(line)}</span>')
+    style = "font-family: monospace; font-size: 0.9em; line-height: 1.35; white-space: pre-wrap"
+    return _Page(f'<pre style="{style}">' + "\n".join(lines) + "</pre>", text)
+
+
+def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show rows as a cell's output; the first column is text, the others numbers."""
+    say(tables.Table(title, headings, [[str(cell) for cell in row] for row in rows]).markdown())
+
+
+def begin() -> None:
+    """Choose the device, and say what it is and what that changes in the lessons."""
+    chosen = device.choose()
+    major, minor = chosen.compute_capability
+    if chosen.is_gpu:
+        changes = (
+            "Kernels are compiled and run on this GPU, and times are measured. Where a lesson breaks a"
+            " kernel, the checked simulator judges it too, in a process of its own."
+        )
+    else:
+        changes = (
+            "Kernels run in the simulator: it finds races, missing barriers and wrong indices, and it"
+            " counts work. It cannot tell how long a GPU would take, so every time shown was recorded on a"
+            " GPU, and says so."
+        )
+    say(
+        f"**Device: {chosen.name}** ({chosen.reason}), {chosen.num_sms} SMs,"
+        f" compute capability {major}.{minor}. {changes}"
+    )
+
+
+# --- right or wrong -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _kernel_in(step: Any, make_kernel: Any) -> Iterator[None]:
+    """Let a step use the kernel that a notebook defines."""
+    own = step.make_kernel
+    step.make_kernel = make_kernel or own
+    try:
+        yield
+    finally:
+        step.make_kernel = own
+
+
+def check(step: Any, make_kernel: Any = None, problems: Sequence[GroupedProblem] | None = None) -> None:
+    """Run a step on the ragged cases and compare every output with NumPy.
+
+    Args:
+        step: a module of `gemm_lessons.steps`.
+        make_kernel: the notebook's own, to be used instead of the step's.
+        problems: instead of the ragged cases.
+
+    Raises:
+        LessonError: an output is wrong, or the simulator found something; the message says what.
+    """
+    from gemm_lessons.measure.checks import ragged_problems
+
+    rows, complaints = [], []
+    with _kernel_in(step, make_kernel):
+        for problem in problems or ragged_problems(on_gpu=device.choose().is_gpu, small=True):
+            verdict = judge(step, problem)
+            state = verdict.lines[-1] if verdict.right else "**WRONG**"
+            counts = ", ".join(map(str, problem.counts[:8])) + (", ..." if problem.num_groups > 8 else "")
+            rows.append((problem.name, counts, problem.N, problem.K, state))
+            if not verdict.right:
+                complaints.append(f"on {problem.name!r}: {verdict}")
+    name = step.__name__.rsplit(".", 1)[-1]
+    table(f"`{name}` against NumPy", ("case", "tokens of each expert", "N", "K", "verdict"), rows)
+    if complaints:
+        raise LessonError(complaints[0])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checkers say about a few launches: a line for each, up to the first wrong one."""
+
+    right: bool
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
+
+
+def judge(step: Any, problem: GroupedProblem, launches: int = 1) -> Verdict:
+    """Launch a step a few times and compare each result with NumPy, until one is wrong."""
+    from gemm_lessons.launch import LaunchError
+
+    inputs = problem.inputs()
+    lines: list[str] = []
+    try:
+        prepared = step.prepare(problem, inputs=inputs)
+        for number in range(launches):
+            comparison = prepared.check(inputs)
+            lines.append(f"launch {number + 1}: {comparison}" if launches > 1 else str(comparison))
+            if not comparison.ok:
+                return Verdict(False, tuple(lines))
+    except (SimulatorError, LaunchError, ProblemError) as error:
+        return Verdict(False, (*lines, _first_finding(error)))
+    return Verdict(True, tuple(lines))
+
+
+def _first_finding(error: Exception) -> str:
+    """What an exception says, without the findings that follow from the first."""
+    name = type(error).__name__
+    if not isinstance(error, SimulatorError) or len(error.findings) < 2:
+        return f"{name}: {error}"
+    more = len(error.findings) - 1
+    return f"{name}: {error.findings[0]}\n(and {more} more, most of them consequences of this one)"
+
+
+# --- break it -----------------------------------------------------------------------------------------
+
+
+def broken(name: str, *changes: tuple[str, str], launches: int = 1) -> Verdict:
+    """Change a step's source, show the change, and let the checkers judge the result.
+
+    The step's file stays as it is: a copy is changed. On a GPU, the copy runs in processes of its own, in
+    the checked simulator and on the GPU, since a wrong kernel can take the whole process down.
+
+    Args:
+        name: of a step.
+        changes: (old, new), each old text exactly once in the step's file, or in `schedule.py`.
+        launches: how often the kernel is launched; some mistakes show at the second launch only.
+
+    Returns:
+        The simulator's verdict.
+
+    Raises:
+        LessonError: an old text does not stand there exactly once.
+    """
+    from IPython.display import display
+
+    with tempfile.TemporaryDirectory(prefix="gemm-lessons-") as folder:
+        path, difference = _edit(name, changes, Path(folder))
+        display(_verbatim(difference))
+        if device.choose().is_gpu:
+            verdict = _child("sim", ["step", str(path), str(launches)])
+            _say_verdict("This GPU", _child("gpu", ["step", str(path), str(launches)]))
+        else:
+            verdict = judge(_import(path), SMALL, launches)
+    _say_verdict("The checked simulator", verdict)
+    return verdict
+
+
+def try_kernel(kernel: Any, grid: Any, block: Any, *arrays: np.ndarray[Any, Any]) -> Verdict:
+    """Launch a kernel from a cell in the checked simulator, and show what that finds.
+
+    The arrays hold the results afterwards, as far as the kernel came. On a GPU, the simulator runs in a
+    process of its own and the arrays stay as they are; the kernel may then use only cuda, NumPy as np,
+    float32 and int32.
+
+    Args:
+        kernel: made by `@cuda.jit` in a cell.
+        grid: blocks.
+        block: threads of a block.
+        arrays: the kernel's arguments.
+
+    Returns:
+        The simulator's verdict.
+    """
+    if device.choose().is_gpu:
+        with tempfile.TemporaryDirectory(prefix="gemm-lessons-") as folder:
+            path = Path(folder) / "cell.py"
+            path.write_text(
+                CELL_IMPORTS + textwrap.dedent(inspect.getsource(kernel.py_func)), encoding="utf-8"
+            )
+            np.savez(path.with_suffix(".npz"), *arrays)
+            launch = [kernel.py_func.__name__, repr(grid), repr(block)]
+            verdict = _child("sim", ["kernel", str(path), *launch])
+    else:
+        verdict = _launch(kernel, grid, block, arrays)
+    _say_verdict("The checked simulator", verdict)
+    return verdict
+
+
+def _launch(kernel: Any, grid: Any, block: Any, arrays: Sequence[Any]) -> Verdict:
+    try:
+        kernel[grid, block](*arrays)
+    except SimulatorError as error:
+        return Verdict(False, (_first_finding(error),))
+    return Verdict(True, ("the launch ended, and no access was wrong",))
+
+
+def _say_verdict(who: str, verdict: Verdict) -> None:
+    from IPython.display import display
+
+    lines = (
+        textwrap.fill(line, WIDTH, subsequent_indent="    ", replace_whitespace=False)
+        for text in verdict.lines
+        for line in text.splitlines()
+    )
+    say(f"**{who}** {'finds nothing wrong' if verdict.right else 'says'}:")
+    display(_verbatim("\n".join(lines)))
+
+
+def _edit(name: str, changes: Sequence[tuple[str, str]], folder: Path) -> tuple[Path, str]:
+    """Write changed copies of a step and, if it is changed, of `schedule.py`.
+
+    Returns:
+        The copy of the step, and the difference as text.
+    """
+    before = {
+        f"steps/{name}.py": (PACKAGE / "steps" / f"{name}.py").read_text(encoding="utf-8"),
+        "schedule.py": (PACKAGE / "schedule.py").read_text(encoding="utf-8"),
+    }
+    after = dict(before)
+    for old, new in changes:
+        places = [file for file, text in after.items() if text.count(old) == 1]
+        if not places:
+            raise LessonError(f"steps/{name}.py or schedule.py must hold this exactly once:\n{old}")
+        after[places[0]] = after[places[0]].replace(old, new)
+    tag = f"{abs(hash((name, changes))):x}"
+    step, schedule = folder / f"broken_{name}_{tag}.py", folder / f"broken_schedule_{tag}.py"
+    text = after[f"steps/{name}.py"]
+    if after["schedule.py"] != before["schedule.py"]:
+        schedule.write_text(after["schedule.py"], encoding="utf-8")
+        text = text.replace("from gemm_lessons.schedule import", f"from {schedule.stem} import")
+    step.write_text(text, encoding="utf-8")
+    lines: list[str] = []
+    for file, text in before.items():
+        hunks = difflib.unified_diff(text.splitlines(), after[file].splitlines(), "", file, n=2, lineterm="")
+        lines += [line for line in list(hunks)[1:] if not line.startswith("@@")]
+    return step, "\n".join(lines)
+
+
+def _import(path: Path) -> Any:
+    sys.path.insert(0, str(path.parent))
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(path.stem)
+    finally:
+        sys.path.remove(str(path.parent))
+
+
+def _child(where: str, arguments: Sequence[str]) -> Verdict:
+    """Judge something in a process of its own, on the given device; see `main`."""
+    command = [sys.executable, "-m", "gemm_lessons.lesson", *arguments]
+    environment = {**os.environ, "GEMM_LESSONS_DEVICE": where, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("NUMBA_ENABLE_CUDASIM", None)  # why: this process has set it for itself
+    try:
+        child = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Verdict(False, (f"no answer within {CHILD_SECONDS:.0f} seconds: the kernel does not end",))
+    if child.returncode in (RIGHT, WRONG):
+        return Verdict(child.returncode == RIGHT, tuple(child.stdout.strip().splitlines()))
+    reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+    return Verdict(False, (f"the process died: {reason}",))
+
+
+def main(what: str, file: str, *arguments: str) -> None:
+    """Judge what a file holds, print the verdict and exit; what `_child` runs.
+
+    Args:
+        what: "step", then FILE LAUNCHES; or "kernel", then FILE NAME GRID BLOCK, arrays beside it.
+        file: Python source.
+        arguments: the rest.
+    """
+    module = _import(Path(file))
+    if what == "step":
+        problem = LARGE if device.choose().is_gpu else SMALL
+        verdict = judge(module, problem, int(arguments[0]))
+    else:
+        name, grid, block = arguments[0], ast.literal_eval(arguments[1]), ast.literal_eval(arguments[2])
+        with np.load(Path(file).with_suffix(".npz")) as stored:
+            arrays = [stored[key] for key in stored.files]
+        verdict = _launch(getattr(module, name), grid, block, arrays)
+    print(verdict, flush=True)
+    # why not a normal exit: a kernel that broke the device makes Numba's own clean-up fail, too
+    os._exit(RIGHT if verdict.right else WRONG)
+
+
+# --- how fast -----------------------------------------------------------------------------------------
+
+
+def measure(workload: str, steps: Sequence[str]) -> None:
+    """Show steps next to padded: timed where there is a GPU, else counted, and as recorded.
+
+    Raises:
+        LessonError: a step was wrong or failed.
+    """
+    from gemm_lessons.workloads import find_workload
+
+    problem = find_workload(workload).problem
+    record = _time(problem, steps) if device.choose().is_gpu else None
+    if record is None:
+        _count(problem, steps)
+        record = _only(recorded(), workload, steps)
+        if record is None:
+            say(
+                f"No times are recorded for these steps on `{workload}` yet: `make bench` on a GPU records"
+                " them. A time that was not measured is not shown."
+            )
+            return
+        say("The times below were **recorded**, not measured now; the title names the device and the day.")
+    say(tables.ladder(record, workload).markdown())
+    show(plots.ladder(record, workload), f"useful TFLOP/s of {', '.join(steps)} on {workload}")
+
+
+def _time(problem: GroupedProblem, steps: Sequence[str]) -> Record:
+    from gemm_lessons.measure.ladder import Bench, new_record
+    from gemm_lessons.measure.roofline import peaks
+    from gemm_lessons.measure.timing import CudaGpu, Rules
+    from gemm_lessons.steps import STEPS
+
+    gpu = CudaGpu()
+    limits = peaks(gpu)
+    bench = Bench(gpu, limits, new_record("float32", Rules.quick(), limits), None, Rules.quick())
+    bench.ladder(problem, {name: STEPS[name] for name in steps})
+    for one in bench.record.measurements:
+        if one.status in ("wrong", "failed"):
+            raise LessonError(f"{one.name} on {problem.name}: {one.reason}")
+    return bench.record
+
+
+def _count(problem: GroupedProblem, steps: Sequence[str]) -> None:
+    from gemm_lessons.measure.checks import counted_works
+    from gemm_lessons.steps import STEPS
+
+    works = counted_works(problem, {name: STEPS[name] for name in steps})
+    say(tables.counted(problem, works, device.choose().num_sms).markdown())
+
+
+def _only(record: Record | None, workload: str, steps: Sequence[str]) -> Record | None:
+    """A record with these steps on one workload alone; None if nothing of that was recorded."""
+    if record is None or workload not in record.problems:
+        return None
+    kept = [
+        one
+        for one in record.measurements
+        if one.workload == workload and one.name in steps and one.kind in ("step", "padded twin")
+    ]
+    return replace(record, measurements=kept) if kept else None
+
+
+def limits(dtype: str) -> list[Limits]:
+    """What a device allows at most: measured here, or recorded; and what a data sheet promises.
+
+    Args:
+        dtype: of the inputs, one that the data sheet has.
+    """
+    promised = Limits("H100 SXM, data sheet", DATA_SHEET_BYTES_PER_S, DATA_SHEET_FLOPS_PER_S[dtype])
+    if device.choose().is_gpu:
+        from gemm_lessons.measure.roofline import peaks
+        from gemm_lessons.measure.timing import CudaGpu
+
+        here = peaks(CudaGpu())
+        found, name = here.flops_per_s.get(dtype), f"{device.choose().name}, measured"
+        bandwidth = here.bytes_per_s
+    else:
+        record = recorded(dtype)
+        known = record.peaks if record else {}
+        found, name = known.get("flops_per_s", {}).get(dtype), f"{record.label}, recorded" if record else ""
+        bandwidth = max(known.get("copy_bytes_per_s", 0.0), known.get("read_bytes_per_s", 0.0))
+    return [*([Limits(name, bandwidth, found)] if found else []), promised]
+
+
+# --- who works when -----------------------------------------------------------------------------------
+
+
+def timelines(problem: GroupedProblem, schedules: Sequence[str], make_kernel: Any = None) -> list[Timeline]:
+    """Run the persistent step under each schedule with its trace on, and check every result.
+
+    Args:
+        problem: what is computed.
+        schedules: of `gemm_lessons.schedule.SCHEDULES`.
+        make_kernel: the notebook's own, to be used instead of the step's.
+
+    Returns:
+        Timelines in nanoseconds of a GPU, or in the simulator's virtual ticks.
+    """
+    from gemm_lessons.steps import persistent
+
+    config = persistent.CONFIG if device.choose().is_gpu else persistent.SIM_CONFIG
+    inputs = problem.inputs()
+    found = []
+    with _kernel_in(persistent, make_kernel):
+        for schedule in schedules:
+            prepared = persistent.prepare(problem, replace(config, trace=True), inputs, schedule=schedule)
+            # why it comes first: the first launch on a GPU loads the module, which looks like an idle device
+            prepared.check(inputs).raise_if_wrong(schedule)
+            if device.choose().is_gpu:
+                persistent.launch(prepared)
+                prepared.result()  # waits
+            assert prepared.timeline is not None
+            found.append(prepared.timeline())
+    return found
+
+
+def predictions(
+    problem: GroupedProblem, schedules: Sequence[str], num_sms: int, BM: int, BN: int
+) -> list[Timeline]:
+    """Predict each schedule by counting: every tile takes as long as a full one, one block on each SM."""
+    from gemm_lessons.schedule import plan, predict
+
+    return [
+        predict(plan(schedule, problem, BM, BN, num_sms), problem, BM, BN, num_sms) for schedule in schedules
+    ]
+
+
+# --- interactive --------------------------------------------------------------------------------------
+
+Control = str | tuple[int, int, int] | Sequence[str]
+
+
+def counts_of(text: str) -> tuple[int, ...]:
+    """Token counts from text such as "150, 80, 200".
+
+    Raises:
+        ValueError: something in it is not a number.
+    """
+    return tuple(int(word) for word in text.replace(",", " ").split())
+
+
+def explore(draw: Callable[..., Figure], alt: str, **controls: Control) -> None:
+    """Show a picture with controls that draw it again; without ipywidgets, the picture alone.
+
+    Args:
+        draw: makes the picture from the controls' values; a ValueError of its own is shown as a sentence.
+        alt: what the picture shows.
+        controls: by name: text; (value, least, most) for a whole number; or a list to choose from.
+    """
+    from IPython.display import display
+
+    start = {name: control if isinstance(control, str) else control[0] for name, control in controls.items()}
+    try:
+        import ipywidgets
+    except ImportError:
+        display(_image(draw(**start), alt))
+        say("*Install `ipywidgets` for controls here, or change the numbers in this cell and run it again.*")
+        return
+    widgets = {name: _widget(ipywidgets, name, control) for name, control in controls.items()}
+    complaint = ipywidgets.HTML()
+    display(ipywidgets.VBox([*widgets.values(), complaint]))
+    picture = display(_image(draw(**start), alt), display_id=True)
+
+    def redraw(_: Mapping[str, Any]) -> None:
+        try:
+            values = {name: widget.value for name, widget in widgets.items()}
+            picture.update(_image(draw(**values), alt))
+            complaint.value = ""
+        except ValueError as error:
+            complaint.value = f"<b>{error}</b>"
+
+    for widget in widgets.values():
+        widget.observe(redraw, "value")
+
+
+def _widget(ipywidgets: Any, name: str, control: Control) -> Any:
+    wide = {"layout": {"width": "90%"}, "style": {"description_width": "9em"}, "continuous_update": False}
+    label = name.replace("_", " ")
+    if isinstance(control, str):
+        return ipywidgets.Text(control, description=label, **wide)
+    if all(isinstance(item, int) for item in control):
+        value, least, most = control
+        return ipywidgets.IntSlider(value, least, most, description=label, **wide)
+    del wide["continuous_update"]
+    return ipywidgets.Dropdown(options=list(control), description=label, **wide)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

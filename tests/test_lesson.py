@@ -1,0 +1,125 @@
+"""The notebooks' helpers: what they show, what they refuse, and that they tell wrong kernels from right."""
+
+import numpy as np
+import pytest
+
+from gemm_lessons import device, lesson
+from gemm_lessons.launch import LaunchError
+from gemm_lessons.problem import GroupedProblem
+from gemm_lessons.steps import naive
+
+if not device.choose().name.startswith("checked"):
+    pytest.skip("needs the checked simulator", allow_module_level=True)
+
+BOUNDS = ("if row < x.shape[0] and col < w.shape[0]:", "if True:")
+
+
+def test_check_uses_the_kernel_that_it_is_given(capsys):
+    made = []
+    own = naive.make_kernel
+
+    def make_kernel(config):
+        made.append(config)
+        return own(config)
+
+    lesson.check(naive, make_kernel, [GroupedProblem((3, 0, 2), 9, 5, name="tiny")])
+    assert made
+    assert naive.make_kernel is own
+    assert "right: 45 outputs" in capsys.readouterr().out
+
+
+def test_check_says_what_is_wrong_without_a_traceback(capsys):
+    own = naive.make_kernel
+
+    def make_kernel(config):
+        kernel = own(config)
+
+        class Half:
+            def __getitem__(self, configuration):
+                return lambda x, w, y: kernel[configuration](x, w, y[: y.shape[0] - 1])
+
+        return Half()
+
+    with pytest.raises(lesson.LessonError, match="on 'tiny'") as caught:
+        lesson.check(naive, make_kernel, [GroupedProblem((3, 0, 2), 9, 5, name="tiny")])
+    assert caught.value._render_traceback_() == [f"LessonError: {caught.value}"]
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_broken_shows_the_change_and_the_finding(capsys):
+    verdict = lesson.broken("naive", BOUNDS)
+    shown = capsys.readouterr().out
+    assert not verdict.right
+    assert "+        if True:" in shown
+    assert "OutOfBoundsError" in shown
+
+
+def test_broken_reaches_the_schedule_too(capsys):
+    verdict = lesson.broken("concatenated", ("if offsets[middle] <= index:", "if offsets[middle] < index:"))
+    assert not verdict.right
+    assert "+++ schedule.py" in capsys.readouterr().out
+
+
+def test_broken_accepts_a_harmless_change():
+    assert lesson.broken("naive", ("acc = float32(0.0)", "acc = float32(0)")).right
+
+
+@pytest.mark.parametrize("old", ["no such text", "float32"])
+def test_broken_wants_a_text_that_stands_there_once(old):
+    with pytest.raises(lesson.LessonError, match="exactly once"):
+        lesson.broken("naive", (old, "x"))
+
+
+def test_a_launch_that_is_refused_is_a_verdict():
+    class Step:
+        @staticmethod
+        def prepare(problem, inputs):
+            raise LaunchError("the grid is empty")
+
+    verdict = lesson.judge(Step, lesson.SMALL)
+    assert not verdict.right
+    assert str(verdict) == "LaunchError: the grid is empty"
+
+
+KERNEL = """
+@cuda.jit
+def last(values):
+    values[cuda.grid(1)] = 1
+"""
+
+
+def test_the_simulator_judges_in_a_process_of_its_own(tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text(lesson.CELL_IMPORTS + KERNEL)
+    np.savez(path.with_suffix(".npz"), np.zeros(7, np.int32))
+    assert lesson._child("sim", ["kernel", str(path), "last", "1", "7"]).right
+    verdict = lesson._child("sim", ["kernel", str(path), "last", "(2,)", "4"])
+    assert not verdict.right
+    assert "index 7 is outside axis 0 (size 7)" in str(verdict)
+
+
+def test_a_child_that_dies_is_no_verdict(tmp_path):
+    path = tmp_path / "cell.py"
+    path.write_text("raise SystemExit('no kernel here')")
+    verdict = lesson._child("sim", ["step", str(path), "1"])
+    assert not verdict.right
+    assert str(verdict) == "the process died: no kernel here"
+
+
+def test_without_a_gpu_no_time_is_made_up(capsys, monkeypatch):
+    monkeypatch.setattr(lesson, "recorded", lambda: None)
+    lesson.measure("S", ["padded", "naive"])
+    shown = capsys.readouterr().out
+    assert "| naive | 8 |" in shown
+    assert "No times are recorded" in shown
+
+
+def test_limits_always_have_the_data_sheet():
+    assert lesson.limits("bfloat16")[-1].name == "H100 SXM, data sheet"
+    assert lesson.limits("bfloat16")[-1].attainable(1.0) == lesson.DATA_SHEET_BYTES_PER_S
+
+
+def test_counts_of_text():
+    assert lesson.counts_of("150, 80 200,0") == (150, 80, 200, 0)
+    with pytest.raises(ValueError, match="many"):
+        lesson.counts_of("many")

@@ -1,0 +1,153 @@
+"""Every notebook runs top to bottom without a GPU, and keeps to the form that the lessons promise."""
+
+import ast
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from gemm_lessons.authoring import cells
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = cells.notebooks(ROOT)
+MOST_LINES = 25  # of code, in a cell that is no kernel from the package
+SECTIONS = (
+    "What you will learn",
+    "The picture",
+    "The kernel",
+    "It is right",
+    "How fast, next to padded",
+    "Break it",
+    "Questions",
+    "What it costs: the roofline",
+    "Exercise",
+    "What is next",
+    "Further reading",
+)
+BEFORE_THE_LADDER = "00"  # nothing to time yet, and no exercise
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def cells_of(path, cell_type):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == cell_type]
+
+
+def text_of(path, cell_type):
+    return "\n\n".join("".join(cell["source"]) for cell in cells_of(path, cell_type))
+
+
+def test_the_model_is_here():
+    assert "05" in [path.name[:2] for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_runs_without_a_gpu(path, tmp_path):
+    nbclient = pytest.importorskip("nbclient", reason="NOT RUN: needs the extra `lab`")
+    nbformat = pytest.importorskip("nbformat")
+    search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "GEMM_LESSONS_DEVICE": "sim", "PYTHONPATH": search}
+    notebook = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3")
+    client.execute(cwd=str(tmp_path), env=environment)
+    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    errors = [output.text for output in shown if output.get("name") == "stderr"]
+    assert not errors, f"{path.name} writes to stderr: {errors[0]}"
+    for output in shown:
+        text = output.get("text", "") or "".join(output.get("data", {}).get("text/plain", ""))
+        assert len(text.splitlines()) <= 40, f"{path.name} shows {len(text.splitlines())} lines at once"
+
+
+def test_committed_as_the_tool_writes_them():
+    assert not cells.stale(ROOT), "run `make tables`: it strips outputs and renews cells from their sources"
+
+
+@each_notebook
+def test_cells_are_short(path):
+    for cell in cells_of(path, "code"):
+        lines = [line for line in "".join(cell["source"]).splitlines() if line.strip()]
+        if not cells.is_generated(cell):
+            assert len(lines) <= MOST_LINES, f"{len(lines)} lines of code: {lines[0]}"
+
+
+@each_notebook
+def test_has_the_form_of_a_lesson(path):
+    prose = text_of(path, "markdown")
+    headings = re.findall(r"^## (.+)$", prose, re.MULTILINE)
+    if not path.name.startswith(BEFORE_THE_LADDER):
+        assert [heading for heading in headings if heading in SECTIONS] == list(SECTIONS)
+    assert prose.count("<details>") >= 5
+    assert prose.count("<details>") == prose.count("</details>")
+    assert "Misconception" in prose
+
+
+@each_notebook
+def test_whatever_is_launched_is_checked(path):
+    """A cell that launches a kernel, or runs a step, also asserts something about the result."""
+    for cell in cells_of(path, "code"):
+        tree = ast.parse("".join(cell["source"]))
+        launches = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript)
+        ]
+        asserts = [node for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+        calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        checked = asserts or calls & {"np.testing.assert_allclose", "np.testing.assert_array_equal"}
+        assert checked or not launches, f"launched and not checked: {ast.unparse(launches[0])}"
+
+
+@each_notebook
+def test_names_only_files_that_are_here(path):
+    code = re.findall(r"`((?:gemm_lessons|notebooks|tests)/[\w/.]+)`", text_of(path, "markdown"))
+    missing = [name for name in code if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_an_edited_kernel_cell_is_noticed(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "module.py").write_text(
+        "import os\n\n\n@print\ndef f():\n    return 1\n\n\ndef g():\n    pass\n"
+    )
+    cell = {"cell_type": "code", "source": "# as in module.py: f\nedited", "outputs": ["something"]}
+    path = tmp_path / "notebooks" / "01_x.ipynb"
+    path.write_text(json.dumps({"cells": [cell]}))
+    assert cells.stale(tmp_path) == ["notebooks/01_x.ipynb"]
+    cells.write(tmp_path)
+    assert cells.stale(tmp_path) == []
+    (written,) = json.loads(path.read_text())["cells"]
+    assert "".join(written["source"]) == "# as in module.py: f\n@print\ndef f():\n    return 1"
+    assert written["outputs"] == []
+
+
+def test_a_cell_with_an_unknown_source_is_refused(tmp_path):
+    (tmp_path / "module.py").write_text("def f():\n    pass\n")
+    with pytest.raises(cells.CellError, match=r"names g of module.py, which defines f"):
+        cells.source_text(tmp_path, "module.py: g")
+    with pytest.raises(cells.CellError, match=r"nothing.py, and there is no such file"):
+        cells.source_text(tmp_path, "nothing.py")
+
+
+@pytest.mark.parametrize("without", ["", "ipywidgets"])
+def test_a_picture_with_controls_needs_no_controls(without, monkeypatch, capsys):
+    from matplotlib.figure import Figure
+
+    from gemm_lessons import lesson
+
+    if without:
+        monkeypatch.setitem(sys.modules, without, None)
+    else:
+        pytest.importorskip("ipywidgets")
+    drawn = []
+
+    def draw(**values):
+        drawn.append(values)
+        return Figure(figsize=(1, 1))
+
+    lesson.explore(draw, "a picture", counts="1, 2", blocks=(8, 1, 32), schedule=["a", "b"])
+    assert drawn == [{"counts": "1, 2", "blocks": 8, "schedule": "a"}]
+    assert "[picture: a picture]" in capsys.readouterr().out
