@@ -3,6 +3,7 @@
     begin()          say what device this is and what that changes
     check(...)       a step, or the kernel in a cell, on the ragged cases, against NumPy
     measure(...)     next to padded: timed on a GPU; counted, with recorded times, without one
+    schedules(...)   the same for the persistent step's four schedules
     timelines(...)   who computed which tile when, of a real run
     broken(...)      change a line of a step, and hear what the checkers say about it
     explore(...)     a picture with controls; without ipywidgets, the picture
@@ -45,6 +46,11 @@ from gemm_lessons.trace import Timeline
 PACKAGE = Path(__file__).parent
 WIDTH = 110  # of wrapped text
 CHILD_SECONDS = 120.0  # longest time that a broken kernel may take, compiling included
+
+NOT_RECORDED = (
+    "No times are recorded for {what} yet: `make bench` on a GPU records them."
+    " A time that was not measured is not shown."
+)
 
 # NVIDIA H100 Tensor Core GPU data sheet, SXM, without sparsity. No kernel is faster than that.
 DATA_SHEET_BYTES_PER_S = 3.35e12
@@ -171,22 +177,25 @@ def begin() -> None:
 
 
 @contextmanager
-def _kernel_in(step: Any, make_kernel: Any) -> Iterator[None]:
-    """Let a step use the kernel that a notebook defines."""
-    own = step.make_kernel
-    step.make_kernel = make_kernel or own
+def _with_functions(step: Any, functions: Sequence[Any]) -> Iterator[None]:
+    """Let a step use functions of the same names that a notebook defines."""
+    names = [getattr(function, "py_func", function).__name__ for function in functions]
+    own = {name: getattr(step, name) for name in names}
     try:
+        for name, function in zip(names, functions, strict=True):
+            setattr(step, name, function)
         yield
     finally:
-        step.make_kernel = own
+        for name, function in own.items():
+            setattr(step, name, function)
 
 
-def check(step: Any, make_kernel: Any = None, problems: Sequence[GroupedProblem] | None = None) -> None:
+def check(step: Any, *functions: Any, problems: Sequence[GroupedProblem] | None = None) -> None:
     """Run a step on the ragged cases and compare every output with NumPy.
 
     Args:
         step: a module of `gemm_lessons.steps`.
-        make_kernel: the notebook's own, to be used instead of the step's.
+        functions: the notebook's own make_kernel, and kernels, to be used instead of the step's.
         problems: instead of the ragged cases.
 
     Raises:
@@ -195,7 +204,7 @@ def check(step: Any, make_kernel: Any = None, problems: Sequence[GroupedProblem]
     from gemm_lessons.measure.checks import ragged_problems
 
     rows, complaints = [], []
-    with _kernel_in(step, make_kernel):
+    with _with_functions(step, functions):
         for problem in problems or ragged_problems(on_gpu=device.choose().is_gpu, small=True):
             verdict = judge(step, problem)
             state = verdict.lines[-1] if verdict.right else "**WRONG**"
@@ -357,8 +366,9 @@ def _edit(name: str, changes: Sequence[tuple[str, str]], folder: Path) -> tuple[
     step.write_text(text, encoding="utf-8")
     lines: list[str] = []
     for file, text in before.items():
-        hunks = difflib.unified_diff(text.splitlines(), after[file].splitlines(), "", file, n=2, lineterm="")
-        lines += [line for line in list(hunks)[1:] if not line.startswith("@@")]
+        hunks = list(difflib.unified_diff(text.splitlines(), after[file].splitlines(), n=2, lineterm=""))
+        lines += [f"in {file}:"] if hunks else []
+        lines += [line for line in hunks[2:] if not line.startswith("@@")]
     return step, "\n".join(lines)
 
 
@@ -419,38 +429,72 @@ def measure(workload: str, steps: Sequence[str]) -> None:
     Raises:
         LessonError: a step was wrong or failed.
     """
+    from gemm_lessons.steps import STEPS
     from gemm_lessons.workloads import find_workload
 
     problem = find_workload(workload).problem
-    record = _time(problem, steps) if device.choose().is_gpu else None
+    if device.choose().is_gpu:
+        bench = _bench()
+        bench.ladder(problem, {name: STEPS[name] for name in steps})
+        _show_ladder(_all_right(bench.record), workload)
+        return
+    _count(problem, steps)
+    record = _only(recorded(), workload, steps)
     if record is None:
-        _count(problem, steps)
-        record = _only(recorded(), workload, steps)
-        if record is None:
-            say(
-                f"No times are recorded for these steps on `{workload}` yet: `make bench` on a GPU records"
-                " them. A time that was not measured is not shown."
-            )
-            return
-        say("The times below were **recorded**, not measured now; the title names the device and the day.")
+        say(NOT_RECORDED.format(what=f"these steps on `{workload}`"))
+        return
+    say("The times below were **recorded**, not measured now; the title names the device and the day.")
+    _show_ladder(record, workload)
+
+
+def _show_ladder(record: Record, workload: str) -> None:
     say(tables.ladder(record, workload).markdown())
-    show(plots.ladder(record, workload), f"useful TFLOP/s of {', '.join(steps)} on {workload}")
+    parts = tables.lines_of(record, workload, "part", f"The parts of a step ({record.label})")
+    if parts.rows:
+        say(parts.markdown())
+    show(plots.ladder(record, workload), f"useful TFLOP/s of steps on {workload}")
 
 
-def _time(problem: GroupedProblem, steps: Sequence[str]) -> Record:
+def schedules(workload: str) -> None:
+    """Show the persistent step under each schedule: timed where there is a GPU, else as recorded.
+
+    Raises:
+        LessonError: a result was wrong or failed.
+    """
+    from gemm_lessons.schedule import SCHEDULES
+    from gemm_lessons.steps import STEPS
+    from gemm_lessons.workloads import find_workload
+
+    if device.choose().is_gpu:
+        bench = _bench()
+        bench.schedules(find_workload(workload).problem, STEPS["persistent"], SCHEDULES)
+        record: Record | None = _all_right(bench.record)
+    else:
+        record = recorded()
+    lines = tables.lines_of(record, workload, "schedule", "") if record else None
+    if record is None or lines is None or not lines.rows:
+        say(NOT_RECORDED.format(what=f"the schedules on `{workload}`"))
+        return
+    lines.title = f"The persistent step on {workload}, float32 ({record.label})"
+    say(lines.markdown())
+
+
+def _bench() -> Any:
+    """A bench for this GPU that keeps its results to itself."""
     from gemm_lessons.measure.ladder import Bench, new_record
     from gemm_lessons.measure.roofline import peaks
     from gemm_lessons.measure.timing import CudaGpu, Rules
-    from gemm_lessons.steps import STEPS
 
     gpu = CudaGpu()
     limits = peaks(gpu)
-    bench = Bench(gpu, limits, new_record("float32", Rules.quick(), limits), None, Rules.quick())
-    bench.ladder(problem, {name: STEPS[name] for name in steps})
-    for one in bench.record.measurements:
+    return Bench(gpu, limits, new_record("float32", Rules.quick(), limits), None, Rules.quick())
+
+
+def _all_right(record: Record) -> Record:
+    for one in record.measurements:
         if one.status in ("wrong", "failed"):
-            raise LessonError(f"{one.name} on {problem.name}: {one.reason}")
-    return bench.record
+            raise LessonError(f"{one.name} on {one.workload}: {one.reason}")
+    return record
 
 
 def _count(problem: GroupedProblem, steps: Sequence[str]) -> None:
@@ -468,7 +512,9 @@ def _only(record: Record | None, workload: str, steps: Sequence[str]) -> Record 
     kept = [
         one
         for one in record.measurements
-        if one.workload == workload and one.name in steps and one.kind in ("step", "padded twin")
+        if one.workload == workload
+        and one.name.split("/")[0] in steps
+        and one.kind in ("step", "padded twin", "part")
     ]
     return replace(record, measurements=kept) if kept else None
 
@@ -498,13 +544,13 @@ def limits(dtype: str) -> list[Limits]:
 # --- who works when -----------------------------------------------------------------------------------
 
 
-def timelines(problem: GroupedProblem, schedules: Sequence[str], make_kernel: Any = None) -> list[Timeline]:
+def timelines(problem: GroupedProblem, schedules: Sequence[str], *functions: Any) -> list[Timeline]:
     """Run the persistent step under each schedule with its trace on, and check every result.
 
     Args:
         problem: what is computed.
         schedules: of `gemm_lessons.schedule.SCHEDULES`.
-        make_kernel: the notebook's own, to be used instead of the step's.
+        functions: the notebook's own make_kernel, to be used instead of the step's.
 
     Returns:
         Timelines in nanoseconds of a GPU, or in the simulator's virtual ticks.
@@ -514,7 +560,7 @@ def timelines(problem: GroupedProblem, schedules: Sequence[str], make_kernel: An
     config = persistent.CONFIG if device.choose().is_gpu else persistent.SIM_CONFIG
     inputs = problem.inputs()
     found = []
-    with _kernel_in(persistent, make_kernel):
+    with _with_functions(persistent, functions):
         for schedule in schedules:
             prepared = persistent.prepare(problem, replace(config, trace=True), inputs, schedule=schedule)
             # why it comes first: the first launch on a GPU loads the module, which looks like an idle device

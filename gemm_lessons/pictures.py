@@ -166,3 +166,30 @@ def launches(problem: GroupedProblem, blocks: Sequence[int], slots: int) -> Figu
         axes.set_xlabel("expert; above each bar: how many times its launch fills the device")
         axes.set_title(f"One launch per expert: {problem.name}")
     return figure
+
+
+def capacity(problem: GroupedProblem, most: int) -> Figure:
+    """What a fixed capacity does to each expert: tokens kept, padding added, tokens dropped."""
+    counts = np.asarray(problem.counts)
+    kept = np.minimum(counts, most)
+    experts = np.arange(problem.num_groups)
+    with mpl.rc_context(PAGE.settings):
+        figure, axes = _figure(10, 5)
+        axes.bar(experts, kept, color=USEFUL, label="computed, useful")
+        pieces = (
+            (most - kept, WASTED, "///", "padding"),
+            (counts - kept, PALETTE[3], "xxx", "dropped tokens"),
+        )
+        for extent, colour, hatch, label in pieces:
+            axes.bar(experts, extent, bottom=kept, color="none", edgecolor=colour, hatch=hatch, label=label)
+        axes.axhline(most, color=ROOF, linewidth=2)
+        axes.set_xticks(experts)
+        axes.set_xlabel("expert")
+        axes.set_ylabel("rows")
+        wasted = 1 - kept.sum() / (problem.num_groups * most)
+        dropped = (counts - kept).sum() / max(problem.total_tokens, 1)
+        axes.set_title(
+            f"capacity {most}: {wasted:.1%} of the work wasted, {dropped:.1%} of the tokens dropped"
+        )
+        figure.legend(loc="outside lower center", ncols=3)
+    return figure

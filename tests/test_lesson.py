@@ -11,6 +11,7 @@ from gemm_lessons.steps import naive
 if not device.choose().name.startswith("checked"):
     pytest.skip("needs the checked simulator", allow_module_level=True)
 
+TINY = GroupedProblem((3, 0, 2), 9, 5, name="tiny")
 BOUNDS = ("if row < x.shape[0] and col < w.shape[0]:", "if True:")
 
 
@@ -22,7 +23,7 @@ def test_check_uses_the_kernel_that_it_is_given(capsys):
         made.append(config)
         return own(config)
 
-    lesson.check(naive, make_kernel, [GroupedProblem((3, 0, 2), 9, 5, name="tiny")])
+    lesson.check(naive, make_kernel, problems=[TINY])
     assert made
     assert naive.make_kernel is own
     assert "right: 45 outputs" in capsys.readouterr().out
@@ -41,7 +42,7 @@ def test_check_says_what_is_wrong_without_a_traceback(capsys):
         return Half()
 
     with pytest.raises(lesson.LessonError, match="on 'tiny'") as caught:
-        lesson.check(naive, make_kernel, [GroupedProblem((3, 0, 2), 9, 5, name="tiny")])
+        lesson.check(naive, make_kernel, problems=[TINY])
     assert caught.value._render_traceback_() == [f"LessonError: {caught.value}"]
     assert "WRONG" in capsys.readouterr().out
 
@@ -57,7 +58,7 @@ def test_broken_shows_the_change_and_the_finding(capsys):
 def test_broken_reaches_the_schedule_too(capsys):
     verdict = lesson.broken("concatenated", ("if offsets[middle] <= index:", "if offsets[middle] < index:"))
     assert not verdict.right
-    assert "+++ schedule.py" in capsys.readouterr().out
+    assert "in schedule.py:" in capsys.readouterr().out
 
 
 def test_broken_accepts_a_harmless_change():
