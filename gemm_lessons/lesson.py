@@ -449,7 +449,7 @@ def measure(workload: str, steps: Sequence[str]) -> None:
 
 def _show_ladder(record: Record, workload: str) -> None:
     say(tables.ladder(record, workload).markdown())
-    parts = tables.lines_of(record, workload, "part", f"The parts of a step ({record.label})")
+    parts = tables.parts(record, workload)
     if parts.rows:
         say(parts.markdown())
     show(plots.ladder(record, workload), f"useful TFLOP/s of steps on {workload}")
@@ -471,7 +471,7 @@ def schedules(workload: str) -> None:
         record: Record | None = _all_right(bench.record)
     else:
         record = recorded()
-    lines = tables.lines_of(record, workload, "schedule", "") if record else None
+    lines = tables.schedules(record, workload) if record else None
     if record is None or lines is None or not lines.rows:
         say(NOT_RECORDED.format(what=f"the schedules on `{workload}`"))
         return
