@@ -30,7 +30,9 @@ MOST_BOX_ROWS = 256
 ALIGNMENT = 16  # of the matrix's address and of its row length, in bytes
 
 
-_FIELDS = np.dtype([("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")])
+_FIELDS = np.dtype(
+    [("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")]
+)
 
 
 @dataclass(frozen=True)

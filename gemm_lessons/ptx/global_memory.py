@@ -24,7 +24,7 @@ def ld_global_v4_f32(ctx, address, inside):
     """Load four neighbouring float32 at once, or zeros outside; each thread for itself.
 
     The instruction is predicated, not branched around: a branch would merge its result with the zeros
-    in a register of its own, and that move waits for the load (measured: 8 % of the tiled kernel).
+    in a register of its own, and that move waits for the load (numbers in `steps.tiled`).
     PTX ISA, "Data Movement and Conversion Instructions: ld".
 
     Args:

@@ -1,7 +1,7 @@
 """Matrix fragments of one warp: load, store and multiply 8 x 8 tiles of 16-bit values.
 
-    lane t holds two neighbours of one row, in one word:     row t // 4, columns 2 * (t % 4) and + 1
-    the .trans forms exchange rows and columns:              column t // 4, rows 2 * (t % 4) and + 1
+lane t holds two neighbours of one row, in one word:     row t // 4, columns 2 * (t % 4) and + 1
+the .trans forms exchange rows and columns:              column t // 4, rows 2 * (t % 4) and + 1
 """
 
 from __future__ import annotations

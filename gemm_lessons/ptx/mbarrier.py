@@ -60,7 +60,9 @@ def mbarrier_at(ctx: Context, address: int) -> Mbarrier:
     address, cluster = int(address), ctx.block // ctx.cluster_size
     if address % 8:
         raise InstructionError("an mbarrier is eight bytes, aligned to eight.")
-    barrier: Mbarrier = ctx.state(("mbarrier", cluster, address), lambda: Mbarrier(address, cluster), "launch")
+    barrier: Mbarrier = ctx.state(
+        ("mbarrier", cluster, address), lambda: Mbarrier(address, cluster), "launch"
+    )
     return barrier
 
 

@@ -15,7 +15,10 @@ from gemm_lessons.sim.registry import InstructionError, is_shared_address
 
 
 @instruction(
-    "{ .reg .u64 t; cvta.to.shared.u64 t, $1; cvt.u32.u64 $0, t; }", "=r,l", "uint32(uint8[::1])", memory=False
+    "{ .reg .u64 t; cvta.to.shared.u64 t, $1; cvt.u32.u64 $0, t; }",
+    "=r,l",
+    "uint32(uint8[::1])",
+    memory=False,
 )
 def shared_address(ctx: Any, array: Any) -> int:
     """Window address of a shared array's first element; any thread.
@@ -51,7 +54,9 @@ def ld_shared_v4(ctx: Any, address: Any) -> tuple[int, ...]:
     return tuple(int(word) for word in ctx.load(int(address), np.uint32, 4))
 
 
-@instruction("st.global.v4.u32 [$0], {$1, $2, $3, $4};", "l,r,r,r,r", "void(uint64,uint32,uint32,uint32,uint32)")
+@instruction(
+    "st.global.v4.u32 [$0], {$1, $2, $3, $4};", "l,r,r,r,r", "void(uint64,uint32,uint32,uint32,uint32)"
+)
 def st_global_v4(ctx: Any, address: Any, a: Any, b: Any, c: Any, d: Any) -> None:
     """Write 16 bytes of global memory from four words; any thread, address a multiple of 16.
 

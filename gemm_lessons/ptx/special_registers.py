@@ -29,6 +29,7 @@ def tid_x(ctx):
     """This thread's number in its block along x, read again at every call; each thread for itself.
 
     PTX ISA, "Special Registers: %tid".  `cuda.threadIdx.x` is the same number, but the compiler knows
-    that it never changes, and keeps everything computed from it in registers through a persistent loop.
+    that it never changes, and keeps everything computed from it in registers through a persistent loop:
+    60 bytes of them spill in `steps.persistent`, none with this.
     """
     return ctx.thread_idx[0]

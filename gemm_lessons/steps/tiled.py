@@ -21,6 +21,14 @@ When it will not: experts with few tokens. A tile costs the same whether 1 or BM
 token per expert wastes all but one row; and a handful of tiles cannot fill the GPU.
 
 What to measure: TFLOP/s against the fp32 peak on `S-x16`, and on `single-tokens`, where it must lose.
+
+Tried (NVIDIA H200, 2026-11-23; time of the same tile in `persistent`, us on `S-x16` and on `S`):
+    this tile                                  3321   322
+    BM = 128, two blocks per SM                3259   394   larger tiles leave SMs without one on `S`
+    BM = 128, BN = 256, one block per SM       3402   384
+    BM = 64, BK = 8                            3579   355
+    BM = 128, slabs not transposed             4073   490   reads wait for each other
+    BM = 128, a branch around each load        3696   412   see `ptx.global_memory.ld_global_v4_f32`
 """
 
 from __future__ import annotations
