@@ -30,6 +30,9 @@ def _update(array: Any, index: Any, update: Callable[[Any], Any], ticket: bool =
     engine = engines.current
     if engine is None:
         raise RuntimeError("cuda.atomic works inside kernels only")
+    waited = False
+    if ticket and not (isinstance(array, KernelArray) and array.root.space == "shared"):
+        waited = engine.catch_up(engine.spot())
     if isinstance(array, KernelArray):
         plain = array.checked(index)
         if plain is None:
@@ -58,7 +61,7 @@ def _update(array: Any, index: Any, update: Callable[[Any], Any], ticket: bool =
     if ticket and changed and not _is_shared(root):
         now = engine.now(thread.block)
         engine.tickets.draw(engine.spot(), thread.block, thread.linear, now, int(old))
-    _let_others_run(engine, (key, old), changed, _is_shared(root))
+    _let_others_run(engine, (key, old), changed, _is_shared(root), waited)
     return result
 
 
@@ -75,14 +78,14 @@ def _check_written(engine: Engine, array: KernelArray, index: Any, at: int) -> N
         init[start : start + array.itemsize] = b"\1" * array.itemsize
 
 
-def _let_others_run(engine: Engine, key: Any, changed: bool, shared: bool) -> None:
+def _let_others_run(engine: Engine, key: Any, changed: bool, shared: bool, waited: bool) -> None:
     """After an atomic another block may run; after a failing one in a loop, another must."""
     thread = engine.cur
     if not shared:
         engine.report.atomics += 1
     if changed:
         thread.spin, thread.spinning = None, False
-        if not shared:
+        if not shared and not waited:
             engine.let_others_run()
         return
     frame = kernel_frame(2)
@@ -110,7 +113,7 @@ class Atomic:
     def add(array: Any, index: Any, value: Any) -> Any:
         """``array[index] += value``."""
         value = _as(array.dtype, value)
-        return _update(array, index, lambda old: _as(array.dtype, old + value), ticket=True)
+        return _update(array, index, lambda old: _as(array.dtype, old + value), bool(value))
 
     @staticmethod
     def sub(array: Any, index: Any, value: Any) -> Any:

@@ -22,6 +22,11 @@ BANK_BYTES = 4
 PASS_BYTES = 128
 
 
+#: Accesses that may wait for the rest of their barrier interval.
+PENDING_LIMIT = 1 << 22
+_NOTHING = (np.empty(0, np.int64), np.empty(0, np.int64))
+
+
 @dataclass
 class Traffic:
     """Sums for one site and kind; see :class:`report.LineCount`."""
@@ -45,12 +50,34 @@ class Counters:
         self._segments = segments
         self._threads = threads_per_block
         self._warps = -(-threads_per_block // 32)
+        self._pending = _NOTHING
         self.traffic: dict[tuple[int, bool, str], Traffic] = {}
 
-    def feed(self, entries: np.ndarray, segments: np.ndarray) -> None:
-        """Count the next piece of the log, as :meth:`recorder.Recorder.take` returns it."""
+    def feed(self, entries: np.ndarray, segments: np.ndarray, live_epochs: dict[int, int] | None) -> None:
+        """Count the next piece of the log.
+
+        Args:
+            entries: As :meth:`recorder.Recorder.take` returns them.
+            segments: The segment of each.
+            live_epochs: Barriers passed by each unfinished block; None if nothing follows. What
+                happened since then is counted next time, so that no request is cut in two.
+        """
+        entries = np.concatenate([self._pending[0], entries])
+        segments = np.concatenate([self._pending[1], segments])
         ours = self._segments.column("block")[segments] >= 0  # agents have no lanes
         entries, segments = entries[ours], segments[ours]
+        if live_epochs is not None and len(entries) < PENDING_LIMIT:
+            block = self._segments.column("block")[segments]
+            epoch = self._segments.column("epoch")[segments]
+            now = np.full(int(block.max(initial=0)) + 1, 1 << 40)
+            for number, value in live_epochs.items():
+                if number < len(now):
+                    now[number] = value
+            later = epoch >= now[block]
+            self._pending = entries[later], segments[later]
+            entries, segments = entries[~later], segments[~later]
+        else:
+            self._pending = _NOTHING
         if not len(entries):
             return
         thread = self._segments.column("thread")[segments]

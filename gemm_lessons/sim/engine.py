@@ -290,6 +290,8 @@ class Engine:
                 worker = greenlet(self._work, self._hub)
                 worker.gr_context = self._context.copy()
                 worker.switch(block)
+            elif block.late:
+                block.ready.append(block.late.popleft())
             else:
                 break
             if self.failure is not None:
@@ -399,6 +401,28 @@ class Engine:
             self.progress += 1
         block.ready.append(thread)
         self.switch()
+
+    def catch_up(self, site: Spot) -> bool:
+        """Before one thread draws work for its block, let the others finish their part.
+
+        Otherwise it would run ahead of them, and draw at a virtual time that is not the block's.
+
+        Returns:
+            Whether other blocks have had their turn.
+        """
+        thread = self.cur
+        block = thread.block
+        drawer = block.drawers.setdefault(site, thread)
+        if drawer is not thread:
+            block.drawers[site] = None
+            return False
+        if self.switching:
+            return False
+        if block.runnable:
+            block.late.append(thread)
+            self.switch()
+        self.let_others_run(thread.spinning)
+        return True
 
     def maybe_switch(self) -> None:
         """Under a seed, sometimes let another thread or block run."""

@@ -74,7 +74,7 @@ class Findings:
         entries, segments = self._engine.recorder.take()
         self._before += len(entries)
         if self._engine.settings.counters:
-            self._counters.feed(entries, segments)
+            self._counters.feed(entries, segments, live_epochs)
         for race in self._races.feed(entries, segments, live_epochs):
             self._add_race(race)
 

@@ -167,6 +167,8 @@ class Block:
         threads: All of them.
         fresh: Those that have not started.
         ready: Those that can go on.
+        late: Those that go on when nobody else can.
+        drawers: For each work counter, who draws from it; None once several threads did.
         alive: How many have not returned.
         at_barrier: Those that wait at a barrier, with what they brought.
         epoch: Barriers passed.
@@ -205,6 +207,8 @@ class Block:
         ]
         self.fresh = deque(self.threads)
         self.ready: deque[Thread] = deque()
+        self.late: deque[Thread] = deque()
+        self.drawers: dict[Any, Thread | None] = {}
         self.alive = count
         self.at_barrier: dict[Thread, Any] = {}
         self.epoch = 0
@@ -225,4 +229,4 @@ class Block:
     @property
     def runnable(self) -> bool:
         """Whether a thread of the block can run now."""
-        return bool(self.ready or self.fresh)
+        return bool(self.ready or self.fresh or self.late)
