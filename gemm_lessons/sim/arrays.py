@@ -294,8 +294,9 @@ class KernelArray:
             self._m.stored(self.root.log_base + self.offset + at)
 
     def poison(self) -> Any:
-        """What is read where there is nothing."""
-        value = np.full(self.raw.itemsize, 0xFF, np.uint8).view(self.raw.dtype)[0]
+        """What is read outside: NaN, or 0, which as an index leads to no further finding."""
+        byte = 0 if self.raw.dtype.kind in "iub" else 0xFF
+        value = np.full(self.raw.itemsize, byte, np.uint8).view(self.raw.dtype)[0]
         return value if self._read is None else self._read(value)
 
 
