@@ -116,6 +116,11 @@ class Atomic:
         return _update(array, index, lambda old: _as(array.dtype, old + value), bool(value))
 
     @staticmethod
+    def read(array: Any, index: Any) -> Any:
+        """``array[index]`` as others left it: a volatile load, which a loop may wait with."""
+        return _update(array, index, lambda old: old)
+
+    @staticmethod
     def sub(array: Any, index: Any, value: Any) -> Any:
         """``array[index] -= value``."""
         value = _as(array.dtype, value)

@@ -8,11 +8,13 @@ import numpy as np
 
 from gemm_lessons.sim import collectives, warps
 from gemm_lessons.sim import engine as engines
-from gemm_lessons.sim.arrays import KernelArray, PlainArray, dtype_of, make_array
+from gemm_lessons.sim.arrays import KernelArray, PlainArray, make_array
 from gemm_lessons.sim.atomics import Atomic
-from gemm_lessons.sim.engine import Engine, block_dim, block_idx, grid_dim, thread_idx
+from gemm_lessons.sim.dimensions import block_dim, block_idx, grid_dim, thread_idx
+from gemm_lessons.sim.engine import Engine
 from gemm_lessons.sim.grids import this_grid
 from gemm_lessons.sim.memory import POISON, Root
+from gemm_lessons.sim.records import dtype_of
 from gemm_lessons.sim.settings import Settings
 from gemm_lessons.sim.sites import assigned_name
 
@@ -303,6 +305,7 @@ NAMES: dict[str, Any] = {
     "syncwarp": warps.syncwarp,
     "activemask": warps.activemask,
     "lanemask_lt": warps.lanemask_lt,
-    **dict.fromkeys(("ldca", "ldcg", "ldcs", "ldlu", "ldcv"), _cached_load),
+    **dict.fromkeys(("ldca", "ldcg", "ldcs", "ldlu"), _cached_load),
+    "ldcv": Atomic.read,
     **dict.fromkeys(("stcg", "stcs", "stwb", "stwt"), _cached_store),
 }

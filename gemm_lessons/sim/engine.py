@@ -11,60 +11,40 @@ import contextvars
 import random
 from collections.abc import Callable
 from itertools import count
-from types import CodeType
 from typing import Any
 
 import numpy as np
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from gemm_lessons.sim import collectives, diagnosis, instructions, messages
-from gemm_lessons.sim.arrays import KernelArray
-from gemm_lessons.sim.clocks import Clock, Segments, join
+from gemm_lessons.sim import collectives, diagnosis, instructions
+from gemm_lessons.sim.clocks import Clock, Segments
+from gemm_lessons.sim.dimensions import block_dim, block_idx, grid_dim, thread_idx
 from gemm_lessons.sim.findings import Findings
 from gemm_lessons.sim.memory import GLOBAL, Layout, Root, SharedMemory
+from gemm_lessons.sim.ordering import Ordering
 from gemm_lessons.sim.recorder import Recorder
 from gemm_lessons.sim.registry import SHARED_WINDOW, Instruction, InstructionError, Reason, set_engine
-from gemm_lessons.sim.report import Actor, Index3, Place, Report, Span
+from gemm_lessons.sim.report import Index3, Report, Span
 from gemm_lessons.sim.semantics import Shadows
 from gemm_lessons.sim.settings import Settings
-from gemm_lessons.sim.sites import instruction_at, kernel_frame, place_of
+from gemm_lessons.sim.sites import place_of
 from gemm_lessons.sim.threads import Agent, Block, Party, Thread
 from gemm_lessons.sim.tickets import Tickets
 from gemm_lessons.sim.watchdog import TimeUp, Watchdog
+from gemm_lessons.sim.witness import Spot, Witness
 
 #: Under a seed, a thread lets others run at one in so many accesses, on average.
 SWITCH_EVERY = 6
+#: How often, in a launch, a thread that runs for long is asked to let others run.
+NUDGES = 16
 #: Log entries that are looked at together.
 BATCH = 1 << 20
 
 
-Spot = tuple[CodeType, int]
-
-
-class Dim3:
-    """``cuda.threadIdx`` and its like: plain attributes, set anew whenever a thread goes on."""
-
-    __slots__ = ("x", "y", "z")
-
-    def __init__(self) -> None:
-        self.x = self.y = self.z = 0
-
-    def set(self, index: Index3) -> None:
-        """Change all three."""
-        self.x, self.y, self.z = index
-
-    def __iter__(self) -> Any:
-        return iter((self.x, self.y, self.z))
-
-    def __repr__(self) -> str:
-        return f"({self.x}, {self.y}, {self.z})"
-
-
-thread_idx, block_idx, block_dim, grid_dim = Dim3(), Dim3(), Dim3(), Dim3()
 current: Engine | None = None
 
 
-class Engine:
+class Engine(Ordering, Witness):
     """One launch.
 
     Attributes:
@@ -92,6 +72,7 @@ class Engine:
         settings: Settings,
         cluster_size: int = 1,
     ) -> None:
+        super().__init__()
         self.settings = settings
         self.checked = settings.mode == "checked"
         self.grid, self.block = grid, block
@@ -102,9 +83,6 @@ class Engine:
         self.segments = Segments()
         self.findings = Findings(self)
         self.switching = settings.seed != 0
-        self.fenced = False
-        self.fences: dict[Any, Clock] = {}
-        self.keys: dict[Any, Clock] = {}
         self.states: dict[Any, Any] = {}
         self.meetings: dict[Any, Any] = {}
         self.shadows: Shadows | None = None
@@ -125,6 +103,7 @@ class Engine:
         self._active: list[Block] = []
         self._next_block = 0
         self._origin = Clock({}, {})
+        self._nudges = NUDGES
         self._sm_time = [0.0] * settings.sms
         self._leave = False
         self._stopping = False
@@ -152,7 +131,9 @@ class Engine:
         self._hub = getcurrent()
         block_dim.set(self.block)
         grid_dim.set(self.grid)
-        watchdog = Watchdog(lambda: self.ticks, self.settings.slice_seconds, self.settings.seconds)
+        watchdog = Watchdog(
+            lambda: self.ticks, self._nudge, self.settings.slice_seconds, self.settings.seconds
+        )
         current = self
         set_engine(self)
         try:
@@ -424,6 +405,16 @@ class Engine:
         self.let_others_run(thread.spinning)
         return True
 
+    def _nudge(self) -> None:
+        """A thread has run for long, perhaps waiting for others by plain reads: let them run."""
+        if self.checked and self._nudges:
+            self._nudges -= 1
+            self.recorder.at_next_entry(self._nudged)
+
+    def _nudged(self) -> None:
+        if getcurrent() is self.cur.greenlet and self.party is self.cur and self.at is None:
+            self.let_others_run()
+
     def maybe_switch(self) -> None:
         """Under a seed, sometimes let another thread or block run."""
         if self.switching and not self._random.randrange(SWITCH_EVERY):
@@ -472,62 +463,6 @@ class Engine:
             raise InstructionError(f"shared address {address:#x} belongs to no block of the cluster")
         return self.cluster(block)[rank]
 
-    # --- order ----------------------------------------------------------------------------------
-
-    def fence(self, party: Party, block_only: bool = False) -> None:
-        """A memory fence: what the party did so far can be published by an atomic."""
-        if not self.checked:
-            return
-        self.fenced = True
-        if not block_only:
-            party.fence = party.published()
-        party.block_fence = party.published()
-        self.renew(party)
-
-    def stored(self, log_address: int) -> None:
-        """A store to a flag, or an atomic, publishes what its thread has fenced."""
-        party = self.party
-        if party.fence is not None:
-            self._publish(log_address, party.fence)
-        if party.block_fence is not None:
-            self._publish((log_address, party.block.linear), party.block_fence)
-
-    def _publish(self, key: Any, clock: Clock) -> None:
-        known = self.fences.get(key)
-        self.fences[key] = clock if known is None else join((known, clock))
-
-    def observed(self, log_address: int) -> None:
-        """An atomic learns what was published at its address."""
-        party = self.party
-        known = [
-            clock
-            for key in (log_address, (log_address, party.block.linear))
-            if (clock := self.fences.get(key)) is not None
-        ]
-        if known:
-            party.clock = join((party.clock, *known))
-            self.renew(party)
-
-    def release(self, party: Party, key: Any) -> None:
-        """Publish all that a party did, under a key."""
-        if self.checked:
-            known = self.keys.get(key)
-            mine = party.published()
-            self.keys[key] = mine if known is None else join((known, mine))
-            self.renew(party)
-
-    def acquire(self, party: Party, key: Any) -> None:
-        """Continue after all that was published under a key."""
-        clock = self.keys.get(key)
-        if clock is not None:
-            self.learn(party, clock)
-
-    def learn(self, party: Party, clock: Clock) -> None:
-        """Continue after what a clock knows."""
-        if self.checked:
-            party.clock = join((party.clock, clock))
-            self.renew(party)
-
     # --- asynchronous work ------------------------------------------------------------------------
 
     def later(self, action: Callable[..., Any], name: str) -> Agent:
@@ -561,67 +496,3 @@ class Engine:
     def execute(self, what: Instruction, args: tuple[Any, ...]) -> Any:
         """Run an instruction for the current thread."""
         return instructions.execute(self, what, args)
-
-    # --- findings ---------------------------------------------------------------------------------
-
-    def place(self) -> Place:
-        """Where the current thread is in the student's source."""
-        return place_of(*self.spot(3))
-
-    def spot(self, depth: int = 2) -> Spot:
-        """The bytecode instruction of the student's that is being executed."""
-        if self.at is not None:
-            return self.at
-        return instruction_at(kernel_frame(depth))
-
-    def find(self, kind: str, message: str, place: Place, actor: Any = None) -> None:
-        """Add a finding; enough of them end the launch."""
-        if self.findings.add(kind, message, place, actor):
-            self.give_up()
-
-    def give_up(self) -> None:
-        """End the launch now, from wherever this is called."""
-        self._stopping = True
-        if getcurrent() is not self._hub:
-            raise GreenletExit
-
-    def out_of_bounds(self, array: KernelArray, index: Any) -> None:
-        """Report an index outside its array."""
-        place = self.place()
-        name = self.findings.name(array.root, place)
-        self.find(
-            "bounds",
-            messages.bounds(place, array.root.space, name, array.shape, index, self.cur.actor),
-            place,
-            self.cur.actor,
-        )
-
-    def unwritten(self, array: KernelArray, index: Any, log_address: int) -> None:
-        """Report a read of memory that nobody has written, unless it turns out to be a race."""
-        place = self.place()
-        name = self.findings.name(array.root, place)
-        message = messages.uninitialized(place, array.root.space, name, index, self.party.actor)
-        self.findings.add_unwritten(message, place, self.party.actor, log_address)
-
-    def unwritten_bytes(self, root: Root, offset: int) -> None:
-        """The same for an instruction's read, ``offset`` bytes into an allocation."""
-        place = self.place()
-        message = messages.uninitialized(place, root.space, root.name, root.element(offset), self.party.actor)
-        self.findings.add_unwritten(message, place, self.party.actor, root.log_base + offset)
-
-    def actor(self, number: int) -> Actor:
-        """The thread or agent with a number."""
-        total = self._blocks * self._threads
-        if number >= total:
-            return self.agents[number - total].actor
-        linear, inside = divmod(number, self._threads)
-        gx, gy, _ = self.grid
-        bx, by, _ = self.block
-        return Actor(
-            (inside % bx, inside // bx % by, inside // (bx * by)),
-            (linear % gx, linear // gx % gy, linear // (gx * gy)),
-        )
-
-    def _look(self, final: bool) -> None:
-        live = None if final else {block.linear: block.epoch for block in self._active}
-        self.findings.look(live)

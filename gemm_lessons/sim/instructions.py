@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gemm_lessons.sim import collectives
-from gemm_lessons.sim.arrays import KernelArray, dtype_of
+from gemm_lessons.sim.arrays import KernelArray
 from gemm_lessons.sim.memory import GLOBAL, Root
 from gemm_lessons.sim.recorder import (
     ADDRESS_SHIFT,
@@ -21,6 +21,7 @@ from gemm_lessons.sim.recorder import (
     WRITE,
     access_key,
 )
+from gemm_lessons.sim.records import dtype_of
 from gemm_lessons.sim.registry import (
     SCOPE_SIZES,
     Completion,

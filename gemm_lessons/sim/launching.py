@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.sim import cudaapi, report
-from gemm_lessons.sim.arrays import Record
 from gemm_lessons.sim.engine import Engine
+from gemm_lessons.sim.records import Record
 from gemm_lessons.sim.report import Finding, Index3, LaunchError, error_from
 from gemm_lessons.sim.semantics import Shadows, value_of
 from gemm_lessons.sim.settings import Settings, settings

@@ -9,6 +9,7 @@ which segment of which thread was running.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from types import CodeType
 
 import numpy as np
@@ -50,7 +51,7 @@ class Recorder:
 
     def _clear(self) -> None:
         self._entries = array("q")
-        self.append = self._entries.append
+        self.append: Callable[[int], None] = self._entries.append
         self._mark_at: list[int] = []
         self._mark_segment: list[int] = []
 
@@ -67,9 +68,17 @@ class Recorder:
         self._mark_at.append(len(self._entries))
         self._mark_segment.append(segment)
 
-    def tail(self, count: int) -> list[int]:
-        """The latest entries."""
-        return list(self._entries[-count:])
+    def at_next_entry(self, action: Callable[[], None]) -> None:
+        """Call something once, right after the next entry; may be called from another thread."""
+        entries = self._entries
+
+        def append(entry: int) -> None:
+            entries.append(entry)
+            if self._entries is entries:
+                self.append = entries.append
+            action()
+
+        self.append = append
 
     def take(self) -> tuple[np.ndarray, np.ndarray]:
         """Empty the log.

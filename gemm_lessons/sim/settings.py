@@ -39,7 +39,7 @@ class Settings:
     sms: int = 8
     blocks_per_sm: int = 1
     compute_capability: tuple[int, int] = (9, 0)
-    seconds: float = 120.0
+    seconds: float = 60.0
     slice_seconds: float = 10.0
     spins: int = 50
     max_findings: int = 5

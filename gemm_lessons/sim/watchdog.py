@@ -18,15 +18,24 @@ class Watchdog:
 
     PERIOD = 0.05
 
-    def __init__(self, tick: Callable[[], int], slice_seconds: float, seconds: float) -> None:
+    def __init__(
+        self,
+        tick: Callable[[], int],
+        nudge: Callable[[], None],
+        slice_seconds: float,
+        seconds: float,
+    ) -> None:
         """Prepare; :meth:`start` starts the clock.
 
         Args:
             tick: A number that changes whenever another simulated thread runs.
+            nudge: Called once a tenth of ``slice_seconds`` have passed without a change: others
+                may have to run before this thread can go on.
             slice_seconds: Longest time without a change.
             seconds: Longest time in all.
         """
         self._tick = tick
+        self._nudge = nudge
         self._slice = slice_seconds
         self._total = seconds
         self._target = threading.get_ident()
@@ -53,10 +62,14 @@ class Watchdog:
     def _run(self) -> None:
         began = since = time.monotonic()
         last = self._tick()
+        nudged = False
         while not self._stop.wait(self.PERIOD):
             now, tick = time.monotonic(), self._tick()
             if tick != last:
-                last, since = tick, now
+                last, since, nudged = tick, now, False
+            if now - since > self._slice / 10 and not nudged:
+                nudged = True
+                self._nudge()
             if now - since > self._slice or now - began > self._total:
                 with self._lock:
                     if self._stop.is_set():

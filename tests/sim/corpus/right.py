@@ -734,3 +734,153 @@ def streams_and_forall():
     _on_a_stream.forall(100, stream=stream)(x)
     stream.synchronize()
     expect(x.copy_to_host(), 2)
+
+
+# --- from other courses -----------------------------------------------------------------------
+
+
+@cuda.jit
+def _lookback(x, out, status, total, prefix, counter):
+    """Decoupled look-back: a scan in one pass, blocks ordered by a ticket."""
+    s = cuda.shared.array(32, int32)
+    s_block = cuda.shared.array(2, int32)
+    t = cuda.threadIdx.x
+    if t == 0:
+        s_block[0] = cuda.atomic.add(counter, 0, 1)
+    cuda.syncthreads()
+    b = s_block[0]
+    s[t] = x[b * 32 + t]
+    cuda.syncthreads()
+    step = 1
+    while step < 32:
+        v = s[t - step] if t >= step else 0
+        cuda.syncthreads()
+        s[t] += v
+        cuda.syncthreads()
+        step *= 2
+    if t == 0:
+        running = 0
+        if b > 0:
+            total[b] = s[31]
+            cuda.threadfence()
+            cuda.atomic.exch(status, b, 1)
+            j = b - 1
+            while True:
+                seen = cuda.atomic.add(status, j, 0)
+                cuda.threadfence()
+                if seen == 2:
+                    running += prefix[j]
+                    break
+                if seen == 1:
+                    running += total[j]
+                    j -= 1
+        prefix[b] = running + s[31]
+        cuda.threadfence()
+        cuda.atomic.exch(status, b, 2)
+        s_block[1] = running
+    cuda.syncthreads()
+    out[b * 32 + t] = s[t] + s_block[1]
+
+
+@right
+def decoupled_lookback():
+    x, out = np.arange(640, dtype=np.int32), ints(640)
+    _lookback[20, 32](x, out, ints(20), ints(20), ints(20), ints(1))
+    expect(out, np.cumsum(x))
+
+
+@cuda.jit
+def _slot(slot, out, full, empty):
+    """Two blocks hand values over through one slot."""
+    if cuda.blockIdx.x == 0:
+        for k in range(out.size):
+            while cuda.atomic.cas(empty, 0, 1, 0) != 1:
+                pass
+            slot[0] = k * k
+            cuda.threadfence()
+            cuda.atomic.exch(full, 0, 1)
+    else:
+        for k in range(out.size):
+            while cuda.atomic.cas(full, 0, 1, 0) != 1:
+                pass
+            out[k] = slot[0]
+            cuda.threadfence()
+            cuda.atomic.exch(empty, 0, 1)
+
+
+@right
+def one_slot_between_two_blocks():
+    out = ints(6)
+    _slot[2, 1](ints(1), out, ints(1), np.ones(1, np.int32))
+    expect(out, np.arange(6) ** 2)
+
+
+@cuda.jit
+def _flag_in_block(out):
+    s_flag = cuda.shared.array(1, int32)
+    s_data = cuda.shared.array(1, int32)
+    t = cuda.threadIdx.x
+    if t == 0:
+        s_flag[0] = 0
+    cuda.syncthreads()
+    if t == 40:
+        s_data[0] = 5
+        cuda.threadfence_block()
+        cuda.atomic.exch(s_flag, 0, 1)
+    if t == 0:
+        while cuda.atomic.add(s_flag, 0, 0) == 0:
+            pass
+        out[0] = s_data[0]
+
+
+@right
+def flag_between_two_warps():
+    out = ints(1)
+    _flag_in_block[1, 64](out)
+    expect(out, 5)
+
+
+@cuda.jit
+def _volatile_flag(data, flag, out):
+    if cuda.blockIdx.x == 1:
+        data[0] = 3
+        cuda.threadfence()
+        cuda.atomic.exch(flag, 0, 1)
+    else:
+        while cuda.ldcv(flag, 0) == 0:
+            pass
+        out[0] = data[0]
+
+
+@right
+def flag_read_by_a_volatile_load():
+    out = ints(1)
+    _volatile_flag[2, 1](ints(1), ints(1), out)
+    expect(out, 3)
+
+
+@cuda.jit
+def _bitonic(x):
+    s = cuda.shared.array(64, float32)
+    t = cuda.threadIdx.x
+    s[t] = x[t]
+    cuda.syncthreads()
+    k = 2
+    while k <= 64:
+        j = k // 2
+        while j > 0:
+            other = t ^ j
+            if other > t and ((t & k) == 0) == (s[t] > s[other]):
+                s[t], s[other] = s[other], s[t]
+            cuda.syncthreads()
+            j //= 2
+        k *= 2
+    x[t] = s[t]
+
+
+@right
+def bitonic_sort():
+    x = np.random.default_rng(0).random(64, dtype=np.float32)
+    wanted = np.sort(x)
+    _bitonic[1, 64](x)
+    expect(x, wanted)

@@ -794,3 +794,87 @@ def _float_index(x):
 @wrong("race", "x[cuda.threadIdx.x]")
 def two_statements_without_order():
     _float_index[1, 32](zeros(32))
+
+
+# --- from other courses -----------------------------------------------------------------------
+
+
+@cuda.jit
+def _zero_then_count(v, h):
+    s = cuda.shared.array(8, int32)
+    t = cuda.threadIdx.x
+    if t < 8:
+        s[t] = 0
+    cuda.atomic.add(s, v[t], 1)
+    cuda.syncthreads()
+    if t < 8:
+        h[t] = s[t]
+
+
+@wrong("race", "cuda.atomic.add(s, v[t], 1)")
+def counters_zeroed_without_barrier():
+    _zero_then_count[1, 64](np.arange(64, dtype=np.int32) % 8, zeros(8, dtype=np.int32))
+
+
+@cuda.jit
+def _read_back(counter, out):
+    cuda.atomic.add(counter, 0, 1)
+    out[counter[0] - 1] = cuda.grid(1)
+
+
+@wrong("race", "counter[0]")
+def ticket_read_back_without_the_atomic():
+    _read_back[4, 8](zeros(1, dtype=np.int32), zeros(32, dtype=np.int32))
+
+
+@cuda.jit
+def _plain_spin(flag, out):
+    if cuda.blockIdx.x == 0:
+        while flag[0] == 0:
+            pass
+        out[0] = 1
+    else:
+        flag[0] = 1
+
+
+@wrong("race", "flag[0]")
+def waiting_by_plain_reads():
+    _plain_spin[2, 1](zeros(1, dtype=np.int32), zeros(1))
+
+
+@cuda.jit
+def _reverse_in_place(x):
+    i = cuda.grid(1)
+    x[x.size - 1 - i] = x[i]
+
+
+@wrong("race", "x[x.size - 1 - i]")
+def reverse_in_place():
+    _reverse_in_place[2, 32](np.arange(64, dtype=np.float32))
+
+
+@cuda.jit
+def _barrier_in_guard(a, c):
+    s = cuda.shared.array((8, 8), float32)
+    x, y = cuda.grid(2)
+    if x < a.shape[1] and y < a.shape[0]:
+        s[cuda.threadIdx.y, cuda.threadIdx.x] = a[y, x]
+        cuda.syncthreads()
+        c[y, x] = s[cuda.threadIdx.y, cuda.threadIdx.x]
+
+
+@wrong("barrier", "cuda.syncthreads()")
+def barrier_behind_the_bounds_test():
+    _barrier_in_guard[(2, 2), (8, 8)](ones(10, 10), zeros(10, 10))
+
+
+@cuda.jit
+def _never_released(lock, total):
+    while cuda.atomic.cas(lock, 0, 0, 1) != 0:
+        pass
+    total[0] += 1
+
+
+@wrong("deadlock", "cuda.atomic.cas(lock, 0, 0, 1)")
+def lock_that_is_never_released():
+    _never_released[3, 1](zeros(1, dtype=np.int32), zeros(1, dtype=np.int32))
