@@ -18,12 +18,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from gemm_lessons import device
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.schedule import ceil_div
 
-from numba import cuda, int32
+device.choose()
+
+from numba import cuda, int32  # noqa: E402  why late: the device is chosen before Numba is imported
 
 LANES = 32
 ALL_LANES = 0xFFFFFFFF
@@ -117,7 +120,7 @@ def make_tile_queue(BM: int, BN: int, band: int) -> tuple[Any, Any]:
                 tile = int32(ticket - num_pieces + memory[CUT])
         while memory[PASS] < DONE:
             within = int32(tile - memory[BEFORE] - memory[START])
-            votes = cuda.ballot_sync(ALL_LANES, 0 <= within and within < memory[COUNT])
+            votes = cuda.ballot_sync(ALL_LANES, within >= 0 and within < memory[COUNT])
             if votes != 0:
                 owner = cuda.ffs(votes) - 1
                 within = cuda.shfl_sync(ALL_LANES, within, owner)

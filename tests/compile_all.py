@@ -10,9 +10,11 @@ import sys
 from dataclasses import replace
 
 from gemm_lessons import compile_only
-from gemm_lessons.steps import STEPS, masked, padded, persistent, tiled
+from gemm_lessons.problem import GroupedProblem
+from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tiled
 
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+TOKENS = {"hopper": 256, "hopper, 128 tokens": 64, "hopper, 64 tokens": 8}  # of an expert, on average
 
 
 def kernels():
@@ -31,26 +33,37 @@ def kernels():
     yield "place_rows", masked.place_rows, masked.PLACE_SIGNATURE
 
 
+def hopper_kernels():
+    """Every tile that the rule can choose, and the static order: (name, kernel, signature)."""
+    for name, tokens in TOKENS.items():
+        config = hopper.choose_config(GroupedProblem((tokens,), 128, 64, "bfloat16"))
+        yield name, hopper.make_kernel(config), hopper.SIGNATURE
+    static = replace(hopper.CONFIG, stealing=False)
+    yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE
+
+
 def main() -> int:
     """Print one line a kernel and compute capability; exit code 3 and a sentence if nothing can compile."""
     reason = compile_only.missing()
     if reason:
         print(reason)
         return 3
-    for name, kernel, signature in kernels():
-        for compute_capability in COMPUTE_CAPABILITIES:
-            compiled = compile_only.compile_kernel(kernel, signature, compute_capability)
-            facts = {
-                "kernel": name,
-                "sm": "{}.{}".format(*compute_capability),
-                "registers": compiled.registers,
-                "spill_bytes": compiled.spill_bytes,
-                "stack_bytes": compiled.stack_bytes,
-                "warnings": compiled.warnings,
-                "float64": ".f64" in compiled.ptx,
-                "vector_loads": "ld.global.v4.f32" in compiled.ptx,
-            }
-            print(json.dumps(facts), flush=True)
+    work = [(*made, capability) for made in kernels() for capability in COMPUTE_CAPABILITIES]
+    work += [(*made, (9, 0)) for made in hopper_kernels()]
+    for name, kernel, signature, compute_capability in work:
+        compiled = compile_only.compile_kernel(kernel, signature, compute_capability)
+        facts = {
+            "kernel": name,
+            "sm": "{}.{}".format(*compute_capability),
+            "registers": compiled.registers,
+            "spill_bytes": compiled.spill_bytes,
+            "stack_bytes": compiled.stack_bytes,
+            "warnings": compiled.warnings,
+            "float64": ".f64" in compiled.ptx,
+            "vector_loads": "ld.global.v4.f32" in compiled.ptx,
+            "wgmma": compiled.ptx.count("wgmma.mma_async"),
+        }
+        print(json.dumps(facts), flush=True)
     return 0
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from gemm_lessons import device
 
+device.choose()  # before a test imports Numba
+
 
 def pytest_collection_modifyitems(items):
     chosen = device.choose()

@@ -54,3 +54,11 @@ def test_as_many_blocks_fit_on_an_sm_as_the_steps_plan_with(compiled):
     for facts in compiled:
         if facts["kernel"] in ("tiled", "persistent", "masked"):
             assert facts["registers"] * plan <= registers_per_sm, facts
+
+
+def test_the_hopper_kernels_multiply_with_wgmma_in_every_width(compiled):
+    widths = {
+        facts["kernel"]: facts["wgmma"] // 4 for facts in compiled if facts["kernel"].startswith("hopper")
+    }
+    assert widths == {"hopper": 16, "hopper, 128 tokens": 8, "hopper, 64 tokens": 4, "hopper, static": 16}
+    assert not any(facts["wgmma"] for facts in compiled if not facts["kernel"].startswith("hopper"))

@@ -149,10 +149,10 @@ def _wgmma(n: int) -> Any:
     num_accumulators = n // 2
     registers = ", ".join(f"${i}" for i in range(num_accumulators))
     a, b, add = (f"${num_accumulators + i}" for i in range(3))
+    name = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16"
 
     @instruction(
-        f"{{ .reg .pred p; setp.ne.b32 p, {add}, 0;"
-        f" wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16 {{{registers}}}, {a}, {b}, p, 1, 1, 0, 0; }}",
+        f"{{ .reg .pred p; setp.ne.b32 p, {add}, 0; {name} {{{registers}}}, {a}, {b}, p, 1, 1, 0, 0; }}",
         "l,l,r",
         "void(float32[::1],uint64,uint64,int32)",
         scope="warpgroup",

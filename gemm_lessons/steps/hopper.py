@@ -1,6 +1,7 @@
 """Hopper's own way: a copy engine fills shared memory, tensor cores read it, and warps have roles.
 
-Picture (one tile; the weights are the left operand, so a tile can be as narrow as its tokens):
+Picture:
+  one tile; the weights are the left operand, so a tile can be as narrow as its tokens
                       tokens, up to BM = 256                 block of 384 threads
                     +------------------------+     producer   one thread: asks TMA for stage after stage
           BN = 128  | acc of consumer 0   64 |     scheduler  one warp: takes tickets, hands tiles out
@@ -8,9 +9,9 @@ Picture (one tile; the weights are the left operand, so a tile can be as narrow 
                     +------------------------+
     y[tokens, features] is the tile transposed; stmatrix.trans turns it on its way to shared memory.
 
-What changed since `tensor_core`: wgmma reads both operands from shared memory, 64 x n x 16 at a time, so no
-thread spends registers or instructions on loading. TMA brings a whole stage for one request and signals an
-mbarrier when its bytes have landed. Nobody calls syncthreads: producer and consumers meet at barriers of
+What changed: wgmma reads both operands from shared memory, 64 x n x 16 at a time, so no thread spends
+registers or instructions on loading. TMA brings a whole stage for one request and signals an mbarrier when
+its bytes have landed. Nobody calls syncthreads: producer and consumers meet at barriers of
 their own, a ring of stages apart, and the next tile's loads run while this tile is multiplied and stored.
 
 Why it should help: one instruction moves 32 KB, one multiplies 64 x 256 x 16; the rest is waiting, done by
@@ -288,7 +289,7 @@ def make_kernel(config: Config) -> Any:
 
         @inlined
         def multiply(acc, barriers, ring, w_part, num_k, stage, phase):
-            """acc = this warpgroup's 64 features times num_tokens tokens, over all of K."""
+            """Acc = this warpgroup's 64 features times num_tokens tokens, over all of K."""
             for k_tile in range(num_k):
                 wait(barriers + FULL + 8 * stage, phase)
                 tile = ring + stage * STAGE_BYTES
