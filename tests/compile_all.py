@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gemm_lessons import compile_only
 from gemm_lessons.problem import GroupedProblem
-from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tiled
+from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled
 
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (9, 0))
 TOKENS = {"hopper": 256, "hopper, 128 tokens": 64, "hopper, 64 tokens": 8}  # of an expert, on average
@@ -33,13 +33,19 @@ def kernels():
     yield "place_rows", masked.place_rows, masked.PLACE_SIGNATURE
 
 
-def hopper_kernels():
-    """Every tile that the rule can choose, and the static order: (name, kernel, signature)."""
+def tensor_kernels():
+    """Every variant of the tensor-core steps: (name, kernel, signature, compute capability)."""
+    for dtype in ("float16", "bfloat16"):
+        kernel = tensor_core.make_kernel(replace(tensor_core.CONFIG, dtype=dtype))
+        for compute_capability in ((8, 0), (9, 0)):
+            yield f"tensor_core, {dtype}", kernel, tensor_core.SIGNATURE, compute_capability
+    turing = tensor_core.make_kernel(tensor_core.TURING)
+    yield "tensor_core, Turing", turing, tensor_core.SIGNATURE, (7, 5)
     for name, tokens in TOKENS.items():
         config = hopper.choose_config(GroupedProblem((tokens,), 128, 64, "bfloat16"))
-        yield name, hopper.make_kernel(config), hopper.SIGNATURE
+        yield name, hopper.make_kernel(config), hopper.SIGNATURE, (9, 0)
     static = replace(hopper.CONFIG, stealing=False)
-    yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE
+    yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
 
 
 def main() -> int:
@@ -49,7 +55,7 @@ def main() -> int:
         print(reason)
         return 3
     work = [(*made, capability) for made in kernels() for capability in COMPUTE_CAPABILITIES]
-    work += [(*made, (9, 0)) for made in hopper_kernels()]
+    work += tensor_kernels()
     for name, kernel, signature, compute_capability in work:
         compiled = compile_only.compile_kernel(kernel, signature, compute_capability)
         facts = {
@@ -61,6 +67,7 @@ def main() -> int:
             "warnings": compiled.warnings,
             "float64": ".f64" in compiled.ptx,
             "vector_loads": "ld.global.v4.f32" in compiled.ptx,
+            "mma": compiled.ptx.count("mma.sync"),
             "wgmma": compiled.ptx.count("wgmma.mma_async"),
         }
         print(json.dumps(facts), flush=True)

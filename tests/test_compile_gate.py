@@ -62,3 +62,9 @@ def test_the_hopper_kernels_multiply_with_wgmma_in_every_width(compiled):
     }
     assert widths == {"hopper": 16, "hopper, 128 tokens": 8, "hopper, 64 tokens": 4, "hopper, static": 16}
     assert not any(facts["wgmma"] for facts in compiled if not facts["kernel"].startswith("hopper"))
+
+
+def test_the_tensor_core_kernels_multiply_with_mma(compiled):
+    found = {(facts["kernel"], facts["sm"]) for facts in compiled if facts["mma"]}
+    expected = {(f"tensor_core, {dtype}", sm) for dtype in ("float16", "bfloat16") for sm in ("8.0", "9.0")}
+    assert found == expected | {("tensor_core, Turing", "7.5")}

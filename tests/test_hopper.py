@@ -33,7 +33,8 @@ SLOW_IN_SIMULATOR = ("many-experts", "empty-last", "single-tokens")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_IN_SIMULATOR else name for name in COUNTS]
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_IN_SIMULATOR else name for name in COUNTS],
 )
 def test_right_on_ragged_case(name):
     problem = problem_of(COUNTS[name])
@@ -147,7 +148,9 @@ def test_refuses_with_one_sentence(problem, message):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"BM": 48}, {"BM": 512}, {"box": 8}, {"BN": 96}, {"num_stages": 1}], ids=lambda wrong: str(wrong)
+    "wrong",
+    [{"BM": 48}, {"BM": 512}, {"box": 8}, {"BN": 96}, {"num_stages": 1}],
+    ids=lambda wrong: str(wrong),
 )
 def test_refuses_constants_that_do_not_fit(wrong):
     with pytest.raises(ConfigError):

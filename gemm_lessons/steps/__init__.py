@@ -28,7 +28,7 @@ NAMES = (
 )
 
 # bfloat16 or float16 in, float32 sums: the same names, but other dtypes and larger tiles.
-TENSOR_NAMES = ("hopper",)
+TENSOR_NAMES = ("tensor_core", "hopper")
 
 STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}
 TENSOR_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in TENSOR_NAMES}

@@ -53,6 +53,7 @@ from gemm_lessons import device, tensor_map
 from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
+from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4_trans
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
@@ -61,7 +62,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_init,
     mbarrier_try_wait,
 )
-from gemm_lessons.ptx.shared import global_address, ld_shared_v4, shared_address, st_global_v4
+from gemm_lessons.ptx.shared import ld_shared_v4, shared_address, st_global_v4
 from gemm_lessons.ptx.sync import bar_sync, fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc
 from gemm_lessons.ptx.tma import (
     prefetch_tensormap,
@@ -256,7 +257,9 @@ def make_kernel(config: Config) -> Any:
     def produce(s_tile, barriers, ring, maps, N, num_k):
         """Keep the ring of stages full; one thread."""
         for i in range(4):
-            prefetch_tensormap(maps + uint64(i * tensor_map.MAP_BYTES))
+            prefetch_tensormap(address_of(maps, (i, 0)))
+        x_tile_map, x_box_map = address_of(maps, (X_TILE, 0)), address_of(maps, (X_BOX, 0))
+        w_map = address_of(maps, (W_TILE, 0))
         stage, phase, tile_phase = 0, 0, 0
         while True:
             wait(barriers + TILE_READY, tile_phase)
@@ -272,14 +275,12 @@ def make_kernel(config: Config) -> Any:
                 full = uint32(barriers + FULL + 8 * stage)
                 mbarrier_arrive_expect_tx(full, W_BYTES + num_boxes * BOX_BYTES)
                 x_tile = uint32(ring + stage * STAGE_BYTES)
-                w_map = maps + uint64(W_TILE * tensor_map.MAP_BYTES)
                 tma_load_2d(x_tile + X_BYTES, w_map, k_tile * BK, group * N + feature, full)
                 if rows == BM:
-                    tma_load_2d(x_tile, maps, k_tile * BK, row, full)
+                    tma_load_2d(x_tile, x_tile_map, k_tile * BK, row, full)
                 else:
-                    x_map = maps + uint64(X_BOX * tensor_map.MAP_BYTES)
                     for box in range(num_boxes):
-                        tma_load_2d(x_tile + box * BOX_BYTES, x_map, k_tile * BK, row + box * BOX, full)
+                        tma_load_2d(x_tile + box * BOX_BYTES, x_box_map, k_tile * BK, row + box * BOX, full)
                 stage += 1
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1
@@ -354,8 +355,8 @@ def make_kernel(config: Config) -> Any:
                     # why not TMA: it would write the whole box, over the next expert's rows.
                     for token in range(thread >> 3, left, WARPGROUP // 8):
                         a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + (thread & 7 ^ token & 7) * 16)
-                        index = (row + box * BOX + token) * N + feature + (thread & 7) * 8
-                        st_global_v4(global_address(y) + uint64(index * 2), a, b, c, d)
+                        column = feature + (thread & 7) * 8
+                        st_global_v4(address_of(y, (row + box * BOX + token, column)), a, b, c, d)
 
     @inlined
     def consume(s_tile, barriers, ring, maps, y, N, num_k):
@@ -364,7 +365,7 @@ def make_kernel(config: Config) -> Any:
         acc = cuda.local.array(ACCUMULATORS, float32)
         buffers = uint32(ring + STAGES * STAGE_BYTES + warpgroup * (BUFFERS * BUFFER_BYTES))
         w_part = X_BYTES + warpgroup * W_PART_BYTES
-        y_map = maps + uint64(Y_BOX * tensor_map.MAP_BYTES)
+        y_map = address_of(maps, (Y_BOX, 0))
         stage, phase, tile_phase = 0, 0, 0
         while True:
             wait(barriers + TILE_READY, tile_phase)
@@ -388,7 +389,6 @@ def make_kernel(config: Config) -> Any:
         s_dynamic = cuda.shared.array(0, uint8)
         barriers = shared_address(s_barriers)
         ring = uint32((shared_address(s_dynamic) + SWIZZLE_BYTES - 1) & -SWIZZLE_BYTES)
-        tensor_maps = global_address(maps)
         warp = int32(cuda.threadIdx.x >> 5)
         num_k = int32((K + BK - 1) // BK)
 
@@ -406,10 +406,10 @@ def make_kernel(config: Config) -> Any:
             if warp == SCHEDULER_WARP:
                 schedule(s_tile, barriers, offsets, total_tokens, N, counters)
             elif warp == PRODUCER_WARP and cuda.threadIdx.x & 31 == 0:
-                produce(s_tile, barriers, ring, tensor_maps, N, num_k)
+                produce(s_tile, barriers, ring, maps, N, num_k)
         else:
             take_registers()
-            consume(s_tile, barriers, ring, tensor_maps, y, N, num_k)
+            consume(s_tile, barriers, ring, maps, y, N, num_k)
 
     return hopper_kernel
 

@@ -1,0 +1,326 @@
+"""Tensor cores by the warp: mma.sync from shared memory, slabs that arrive while others are multiplied.
+
+Picture:
+    global  x, w  --- cp.async, 16 bytes a thread --->  shared  ring of slabs     s_x [BM, BK], s_w [BN, BK]
+    shared  slab  --- ldmatrix, four 8 x 8 tiles ---->  registers of a warp       r_x, r_w
+    registers     --- mma.sync 16 x 8 x 16 ---------->  registers of a warp       r_acc [WM, WN]
+
+    pieces of 16 bytes, swizzled: piece p of row r lies at p ^ (r / 2 % 4), so that the eight rows of an
+    8 x 8 tile lie in different banks        row 0 | 0 1 2 3 |   row 2 | 1 0 3 2 |   row 4 | 2 3 0 1 | ...
+
+What changed: inputs are float16 or bfloat16, and one instruction of a whole warp does 16 x 8 x 16
+multiply-adds, its operands spread over the lanes as `ptx.matrix` draws them. Slabs keep K running fastest,
+for that is what ldmatrix wants. Copies are asynchronous and go past the registers (compute capability 8.0
+on), so several slabs are on their way at once; before, the next slab waits in registers, as in `tiled`.
+
+Why it should help: tensor cores multiply 16 times as fast as float32 units, and half the bytes are moved.
+
+When it will not: a GPU from Hopper on. mma.sync reaches about two thirds of its tensor cores, since every
+operand passes through registers; and a tile of 128 tokens is mostly empty for a handful of them.
+
+What to measure: TFLOP/s over those of a loop of mma.sync on registers alone; num_stages of 2, 3 and 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import cuda, float32, int32, uint8, uint32
+
+from gemm_lessons import device
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
+from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
+from gemm_lessons.ptx.compiling import inlined
+from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
+from gemm_lessons.ptx.global_memory import address_of
+from gemm_lessons.ptx.matrix import ldmatrix_x4, mma_m16n8k8, mma_m16n8k16, pack
+from gemm_lessons.ptx.shared import ld_global_v4, shared_address, st_global_u32, st_shared_v4
+from gemm_lessons.schedule import ceil_div, count_tiles, find_tile
+from gemm_lessons.steps._host import ConfigError, begin, require_block_size, require_power_of_two
+
+launch = launch_parts
+
+SIGNATURE = "void(uint16[:, ::1], uint16[:, :, ::1], int32[::1], int32[::1], uint16[:, ::1])"
+
+BK = 32  # K of a slab: four pieces a row
+PIECE = 8  # 16-bit values in 16 bytes
+PIECE_BYTES = 16
+ROW_BYTES = 2 * BK
+PIECES = BK // PIECE
+MMA_M, MMA_N, MMA_K = 16, 8, 16
+WARP = 32
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compile-time constants.
+
+    Attributes:
+        BM, BN: block tile, tokens and features.
+        WM, WN: warp tile.
+        num_stages: slabs in shared memory.
+        band: token tiles that run side by side, for the L2 cache; see `schedule.find_tile`.
+        dtype: of x, w and y: float16 or bfloat16.
+        async_copies: cp.async, or through registers.
+        turing: two m16n8k8 instead of one m16n8k16.
+        blocks_per_sm: how many blocks registers are rationed for.
+    """
+
+    BM: int = 128
+    BN: int = 128
+    WM: int = 64
+    WN: int = 64
+    num_stages: int = 4
+    band: int = 8
+    dtype: str = "bfloat16"
+    async_copies: bool = True
+    turing: bool = False
+    blocks_per_sm: int = 2
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of a block: a warp for each warp tile."""
+        return (self.BM // self.WM) * (self.BN // self.WN) * WARP
+
+    @property
+    def stage_bytes(self) -> int:
+        """One slab of x and one of w."""
+        return (self.BM + self.BN) * ROW_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory."""
+        return self.num_stages * self.stage_bytes
+
+    def validate(self, problem: GroupedProblem) -> None:
+        """Check the constants against each other and the problem.
+
+        Raises:
+            ConfigError: the constants do not fit together.
+            ProblemError: the step does not take this dtype, N or K.
+        """
+        require_power_of_two(BM=self.BM, BN=self.BN, WM=self.WM, WN=self.WN, band=self.band)
+        if not (MMA_M <= self.WM <= self.BM and 2 * MMA_N <= self.WN <= self.BN):
+            raise ConfigError(f"a warp tile of {self.WM} x {self.WN} does not fit: use 16 x 16 to BM x BN")
+        require_block_size(self.num_threads)
+        for name, rows in (("BM", self.BM), ("BN", self.BN)):
+            if rows * PIECES % self.num_threads:
+                raise ConfigError(
+                    f"{name} is {rows}: {self.num_threads} threads cannot share its pieces evenly"
+                )
+        if self.num_stages != 2 and not (self.async_copies and self.num_stages in (3, 4)):
+            raise ConfigError("use 2 to 4 stages with asynchronous copies, and 2 without")
+        if problem.dtype not in ("float16", "bfloat16"):
+            raise ProblemError(
+                f"this step computes in float16 and bfloat16, and the problem is {problem.dtype}"
+            )
+        if self.turing and problem.dtype != "float16":
+            raise ProblemError("tensor cores know bfloat16 from compute capability 8.0 on: use float16")
+        if problem.K % PIECE:
+            raise ProblemError(
+                f"K is {problem.K}: rows are copied in pieces of 16 bytes, so K must be a multiple of"
+                f" {PIECE}; pad it to {ceil_div(problem.K, PIECE) * PIECE}"
+            )
+        if problem.N % 2:
+            raise ProblemError(f"N is {problem.N}: outputs are written in pairs, so N must be even")
+
+
+CONFIG = Config()
+TURING = Config(WN=32, dtype="float16", async_copies=False, turing=True, num_stages=2, blocks_per_sm=1)
+SIM_CONFIG = Config(BM=32, BN=32, WM=16, WN=16, num_stages=3, band=2, blocks_per_sm=1)
+
+
+@cache
+def make_kernel(config: Config) -> Any:
+    """The kernel: x [total_tokens, K], w [num_groups, N, K] and y [total_tokens, N] as 16-bit words.
+
+    offsets and tile_offsets are exclusive prefix sums of each expert's tokens and tiles.
+    """
+    BM, BN, WM, WN, band = config.BM, config.BN, config.WM, config.WN, config.band
+    STAGES, THREADS, ASYNC, TURING = config.num_stages, config.num_threads, config.async_copies, config.turing
+    STAGE_BYTES, X_BYTES = config.stage_bytes, BM * ROW_BYTES
+    X_PIECES, W_PIECES = BM * PIECES // THREADS, BN * PIECES // THREADS  # a thread's, of a slab
+    TILES_M, TILES_N = WM // MMA_M, WN // MMA_N  # of a warp
+    NUM_ACC = TILES_M * TILES_N * 4
+    WARPS_N = BN // WN
+    mma_16 = mma_m16n8k16[config.dtype]
+    mma_8 = mma_m16n8k8["float16"]
+    pack_pair = pack[config.dtype]
+    wait_for_slab = cp_async_wait[STAGES - 2]
+
+    @inlined
+    def piece_at(row, piece):
+        """Where a piece of a row of a slab lies, in bytes."""
+        return row * ROW_BYTES + (piece ^ (row >> 1 & 3)) * PIECE_BYTES
+
+    def make_copies(num_pieces):
+        @inlined
+        def start_copy(matrix, first_row, last_row, first_k, slab):
+            """Start copying a slab, or zeros beyond the rows and K."""
+            for i in range(num_pieces):
+                row = (cuda.threadIdx.x + i * THREADS) // PIECES
+                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
+                inside = first_row + row < last_row and first_k + piece * PIECE < matrix.shape[1]
+                source = address_of(matrix, (first_row + row, first_k + piece * PIECE))
+                cp_async_16(slab + piece_at(row, piece), source, PIECE_BYTES if inside else 0)
+
+        @inlined
+        def fetch(matrix, first_row, last_row, first_k, r_next):
+            """Bring a slab's pieces into registers."""
+            for i in range(num_pieces):
+                row = (cuda.threadIdx.x + i * THREADS) // PIECES
+                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
+                inside = first_row + row < last_row and first_k + piece * PIECE < matrix.shape[1]
+                source = address_of(matrix, (first_row + row, first_k + piece * PIECE))
+                r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3] = ld_global_v4(source, inside)
+
+        @inlined
+        def keep(r_next, slab):
+            """Write the fetched pieces to shared memory."""
+            for i in range(num_pieces):
+                row = (cuda.threadIdx.x + i * THREADS) // PIECES
+                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
+                st_shared_v4(
+                    slab + piece_at(row, piece), r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3]
+                )
+
+        return start_copy, fetch, keep
+
+    start_x, fetch_x, keep_x = make_copies(X_PIECES)
+    start_w, fetch_w, keep_w = make_copies(W_PIECES)
+
+    @inlined
+    def multiply(slab, warp_m, warp_n, r_x, r_w, r_acc):
+        """Add the products of a slab of x and one of w to the warp's tile."""
+        lane = cuda.threadIdx.x & 31
+        for k_step in range(BK // MMA_K):
+            for i in range(TILES_M):  # lanes 0 to 15 name the rows of k 0 to 7, the others of k 8 to 15
+                row = warp_m + i * MMA_M + (lane & 15)
+                at = slab + piece_at(row, k_step * 2 + (lane >> 4))
+                r_x[i, 0], r_x[i, 1], r_x[i, 2], r_x[i, 3] = ldmatrix_x4(at)
+            for j in range(TILES_N // 2):  # two tiles of 8 features, each of k 0 to 7 and 8 to 15
+                row = warp_n + j * 2 * MMA_N + (lane & 7) + (lane >> 4) * 8
+                at = slab + X_BYTES + piece_at(row, k_step * 2 + (lane >> 3 & 1))
+                r_w[2 * j, 0], r_w[2 * j, 1], r_w[2 * j + 1, 0], r_w[2 * j + 1, 1] = ldmatrix_x4(at)
+            for i in range(TILES_M):
+                for j in range(TILES_N):
+                    c = (i * TILES_N + j) * 4
+                    d0, d1, d2, d3 = r_acc[c], r_acc[c + 1], r_acc[c + 2], r_acc[c + 3]
+                    if TURING:
+                        d0, d1, d2, d3 = mma_8(r_x[i, 0], r_x[i, 1], r_w[j, 0], d0, d1, d2, d3)
+                        d0, d1, d2, d3 = mma_8(r_x[i, 2], r_x[i, 3], r_w[j, 1], d0, d1, d2, d3)
+                    else:
+                        d0, d1, d2, d3 = mma_16(
+                            r_x[i, 0], r_x[i, 1], r_x[i, 2], r_x[i, 3], r_w[j, 0], r_w[j, 1], d0, d1, d2, d3
+                        )
+                    r_acc[c], r_acc[c + 1], r_acc[c + 2], r_acc[c + 3] = d0, d1, d2, d3
+
+    @inlined
+    def store(y, first_row, last_row, first_col, r_acc):
+        """Write the warp's tile, in pairs of neighbouring features, where it lies inside y."""
+        lane = cuda.threadIdx.x & 31
+        for i in range(TILES_M):
+            for j in range(TILES_N):
+                for half in range(2):
+                    row = first_row + i * MMA_M + half * 8 + (lane >> 2)
+                    col = first_col + j * MMA_N + (lane & 3) * 2
+                    if row < last_row and col < y.shape[1]:
+                        c = (i * TILES_N + j) * 4 + half * 2
+                        st_global_u32(address_of(y, (row, col)), pack_pair(r_acc[c], r_acc[c + 1]))
+
+    @cuda.jit(launch_bounds=(THREADS, config.blocks_per_sm))
+    def tensor_core_kernel(x, w, offsets, tile_offsets, y):
+        s_slabs = cuda.shared.array(0, uint8)
+        r_x = cuda.local.array((TILES_M, 4), uint32)
+        r_w = cuda.local.array((TILES_N, 2), uint32)
+        r_acc = cuda.local.array(NUM_ACC, float32)
+        slabs = shared_address(s_slabs)
+        warp = cuda.threadIdx.x >> 5
+        warp_m, warp_n = warp // WARPS_N * WM, warp % WARPS_N * WN
+        tiles_n = (w.shape[1] + BN - 1) // BN
+        group, tile_m, tile_n = find_tile(tile_offsets, cuda.blockIdx.x, tiles_n, band)
+        first_row, last_row = offsets[group] + tile_m * BM, offsets[group + 1]
+        first_col, num_features = tile_n * BN, w.shape[1]
+        num_slabs = (x.shape[1] + BK - 1) // BK
+        for c in range(NUM_ACC):
+            r_acc[c] = float32(0.0)
+
+        if ASYNC:
+            for i in range(STAGES - 1):
+                slab = uint32(slabs + i * STAGE_BYTES)
+                start_x(x, first_row, last_row, i * BK, slab)
+                start_w(w[group], first_col, num_features, i * BK, slab + X_BYTES)
+                cp_async_commit()
+            stage = int32(0)
+            for k_tile in range(num_slabs):
+                wait_for_slab()
+                cuda.syncthreads()  # why: other threads' copies have landed, and all have left the last slab
+                free = stage - 1 if stage > 0 else STAGES - 1
+                slab = uint32(slabs + free * STAGE_BYTES)
+                start_x(x, first_row, last_row, (k_tile + STAGES - 1) * BK, slab)
+                start_w(w[group], first_col, num_features, (k_tile + STAGES - 1) * BK, slab + X_BYTES)
+                cp_async_commit()  # why also past the end of K: the wait counts groups, empty ones too
+                multiply(uint32(slabs + stage * STAGE_BYTES), warp_m, warp_n, r_x, r_w, r_acc)
+                stage = stage + 1 if stage < STAGES - 1 else 0
+        else:
+            r_next_x = cuda.local.array((X_PIECES, 4), uint32)
+            r_next_w = cuda.local.array((W_PIECES, 4), uint32)
+            fetch_x(x, first_row, last_row, 0, r_next_x)
+            fetch_w(w[group], first_col, num_features, 0, r_next_w)
+            for k_tile in range(num_slabs):
+                slab = uint32(slabs + (k_tile & 1) * STAGE_BYTES)
+                keep_x(r_next_x, slab)
+                keep_w(r_next_w, slab + X_BYTES)
+                # One barrier a slab is enough: whoever writes a slab next has passed the barrier after it.
+                cuda.syncthreads()
+                fetch_x(x, first_row, last_row, (k_tile + 1) * BK, r_next_x)
+                fetch_w(w[group], first_col, num_features, (k_tile + 1) * BK, r_next_w)
+                multiply(slab, warp_m, warp_n, r_x, r_w, r_acc)
+
+        store(y, first_row + warp_m, last_row, first_col + warp_n, r_acc)
+
+    return tensor_core_kernel
+
+
+def choose_config(problem: GroupedProblem, compute_capability: tuple[int, int]) -> Config:
+    """The configuration for a GPU: what Turing lacks is done in other ways."""
+    if compute_capability < (8, 0):
+        return TURING
+    return replace(CONFIG, dtype=problem.dtype)
+
+
+def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
+    """Prepare one launch with a block for each tile of each expert.
+
+    Args:
+        problem: what is computed; float16 or bfloat16, K a multiple of 8, N even.
+        config: compile-time constants; None takes what `choose_config` says, or `SIM_CONFIG`.
+        inputs: host or device arrays; None draws random ones.
+
+    Raises:
+        ConfigError: the constants do not fit together.
+        ProblemError: the step does not take this dtype, N or K.
+        LaunchError: the GPU has less shared memory than the configuration wants.
+    """
+    on_gpu = choose_config(problem, device.choose().compute_capability)
+    config, x, w = begin(problem, inputs, config, on_gpu, SIM_CONFIG)
+    config = replace(config, dtype=problem.dtype)
+    output, y = guarded_output(problem)
+    tile_offsets = count_tiles(problem, config.BM, config.BN)
+    num_tiles = int(tile_offsets[-1])
+    parts = {}
+    if num_tiles:
+        words = [array.view(np.uint16) for array in (x, w, y)]
+        parts["gemm"] = Launch(
+            make_kernel(config),
+            num_tiles,
+            config.num_threads,
+            (*words[:2], to_device(problem.offsets), to_device(tile_offsets), words[2]),
+            shared_bytes=config.shared_bytes,
+        )
+    flops = 2 * num_tiles * config.BM * config.BN * ceil_div(problem.K, BK) * BK
+    work = Work(launches=len(parts), blocks=num_tiles, tiles=num_tiles, flops=flops)
+    return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))
