@@ -66,7 +66,7 @@ def test_every_output_is_in_exactly_one_tile(name):
 
 
 def test_tails_come_last_and_the_largest_first():
-    problem, tiles = tiles_of((40, 75, 32, 50, 96 + 20))
+    _, tiles = tiles_of((40, 75, 32, 50, 96 + 20))
     tails = [rows for _, row, rows, _ in tiles if rows < BM]
     whole = len(tiles) - len(tails)
     assert all(rows == BM for rows in tiles[:whole, 2])
