@@ -104,7 +104,19 @@ class Launch:
         def enqueue(stream: Stream) -> None:
             self.kernel[self.grid, self.block, stream or 0, self.shared_bytes](*self.arguments)
 
-        return enqueue
+        def enqueue_clusters(stream: Stream) -> None:
+            from gemm_lessons import sim
+
+            sim.launch(
+                self.kernel,
+                self.grid,
+                self.block,
+                self.arguments,
+                shared_bytes=self.shared_bytes,
+                cluster=self.cluster,
+            )
+
+        return enqueue if self.cluster == 1 else enqueue_clusters
 
     @cached_property
     def _compiled(self) -> Any:

@@ -1,0 +1,1 @@
+"""Tests of the PTX instructions: what is emitted, and what it means."""

@@ -1,0 +1,324 @@
+"""What the instructions do: the same kernels in the simulator and on a GPU, against NumPy, all lanes.
+
+Inputs are small integers, so that sums are exact and results must be equal, not close.
+"""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numba import cuda, float32, int32, uint8, uint32, uint64
+
+from gemm_lessons import device, tensor_map
+from gemm_lessons.launch import Launch, to_device
+from gemm_lessons.ptx.compiling import whole_kernel
+from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
+from gemm_lessons.ptx.global_memory import address_of
+from gemm_lessons.ptx.integer import div_u32
+from gemm_lessons.ptx.matrix import (
+    ldmatrix_x4,
+    mma_m16n8k8,
+    mma_m16n8k16,
+    pack_bf16,
+    pack_f16,
+    stmatrix_x4_trans,
+)
+from gemm_lessons.ptx.mbarrier import (
+    fence_mbarrier_init,
+    mbarrier_arrive_expect_tx,
+    mbarrier_init,
+    mbarrier_try_wait,
+)
+from gemm_lessons.ptx.shared import ld_shared_v4, shared_address, st_global_v4, st_shared_v4
+from gemm_lessons.ptx.sync import bar_sync, cluster_rank, cluster_sync, fence_proxy_async, mapa
+from gemm_lessons.ptx.tma import (
+    tma_load_2d,
+    tma_load_2d_multicast,
+    tma_store_2d,
+    tma_store_commit,
+    tma_store_wait,
+)
+from gemm_lessons.ptx.wgmma import (
+    STEP_K,
+    matrix_descriptor,
+    wgmma_bf16,
+    wgmma_commit,
+    wgmma_fence,
+    wgmma_wait,
+)
+
+if device.choose().compute_capability[0] != 9:
+    pytest.skip("NOT RUN: these instructions need compute capability 9.0", allow_module_level=True)
+
+DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+wait_all_copies, wait_all_stores, wait_all_products = cp_async_wait[0], tma_store_wait[0], wgmma_wait[0]
+
+
+def integers(shape, dtype, seed=0):
+    return np.random.default_rng(seed).integers(-8, 9, shape).astype(DTYPES[dtype])
+
+
+def zeros(shape, dtype=np.uint32):
+    return to_device(np.zeros(shape, dtype))
+
+
+# --- fragments ---------------------------------------------------------------------------------------
+
+
+def make_mma(dtype, shape):
+    mma = (mma_m16n8k16 if shape == 16 else mma_m16n8k8)[dtype]
+
+    @cuda.jit
+    def full_step(a, b, c, d):
+        t = cuda.threadIdx.x
+        d[t, 0], d[t, 1], d[t, 2], d[t, 3] = mma(
+            a[t, 0], a[t, 1], a[t, 2], a[t, 3], b[t, 0], b[t, 1], c[t, 0], c[t, 1], c[t, 2], c[t, 3]
+        )
+
+    @cuda.jit
+    def half_step(a, b, c, d):
+        t = cuda.threadIdx.x
+        d[t, 0], d[t, 1], d[t, 2], d[t, 3] = mma(
+            a[t, 0], a[t, 1], b[t, 0], c[t, 0], c[t, 1], c[t, 2], c[t, 3]
+        )
+
+    return full_step if shape == 16 else half_step
+
+
+@pytest.mark.parametrize(("dtype", "K"), [("float16", 16), ("bfloat16", 16), ("float16", 8)])
+def test_mma(dtype, K):
+    a, b = integers((16, K), dtype, 1), integers((8, K), dtype, 2)
+    c = integers((16, 8), dtype, 3).astype(np.float32)
+    words_a, words_b, words_c = np.zeros((32, K // 4), np.uint32), np.zeros((32, K // 8), np.uint32), c.copy()
+    r_c = np.zeros((32, 4), np.float32)
+    wanted = np.zeros((32, 4), np.float32)
+    d = words_c + a.astype(np.float32) @ b.astype(np.float32).T
+    for t in range(32):
+        row, pair = t // 4, 2 * (t % 4)
+        for i in range(K // 4):
+            words_a[t, i] = a[row + 8 * (i % 2), pair + 8 * (i // 2) :][:2].copy().view(np.uint32)[0]
+        for i in range(K // 8):
+            words_b[t, i] = b[row, pair + 8 * i :][:2].copy().view(np.uint32)[0]
+        for i in range(4):
+            r_c[t, i] = c[row + 8 * (i // 2), pair + i % 2]
+            wanted[t, i] = d[row + 8 * (i // 2), pair + i % 2]
+    got = zeros((32, 4), np.float32)
+    Launch(make_mma(dtype, K), 1, 32, (to_device(words_a), to_device(words_b), to_device(r_c), got))()
+    np.testing.assert_array_equal(got.copy_to_host(), wanted)
+
+
+@cuda.jit
+def load_and_store_tiles(source, words, target):
+    s_tiles = cuda.shared.array(
+        (32, 8), uint32, alignment=16
+    )  # four tiles, a row of eight values in 16 bytes
+    t = cuda.threadIdx.x
+    for i in range(4):
+        s_tiles[t, i] = source[t, i]
+    cuda.syncwarp()
+    a, b, c, d = ldmatrix_x4(shared_address(s_tiles) + t * 32)
+    words[t, 0], words[t, 1], words[t, 2], words[t, 3] = a, b, c, d
+    cuda.syncwarp()
+    stmatrix_x4_trans(shared_address(s_tiles) + t * 32, a, b, c, d)
+    cuda.syncwarp()
+    for i in range(4):
+        target[t, i] = s_tiles[t, i]
+
+
+def test_ldmatrix_and_stmatrix():
+    tiles = np.random.default_rng(4).integers(0, 1 << 16, (4, 8, 8)).astype(np.uint16)
+    words, target = zeros((32, 4)), zeros((32, 4))
+    source = to_device(tiles.reshape(32, 8).view(np.uint32))
+    Launch(load_and_store_tiles, 1, 32, (source, words, target))()
+    got = words.copy_to_host()
+    for t in range(32):
+        for i in range(4):
+            assert got[t, i] == tiles[i, t // 4, 2 * (t % 4) :][:2].copy().view(np.uint32)[0]
+    stored = target.copy_to_host().view(np.uint16).reshape(4, 8, 8)
+    np.testing.assert_array_equal(stored, tiles.transpose(0, 2, 1))
+
+
+@cuda.jit
+def arithmetic(values, numbers, out):
+    t = cuda.threadIdx.x
+    out[t, 0] = pack_bf16(values[t, 0], values[t, 1])
+    out[t, 1] = pack_f16(values[t, 0], values[t, 1])
+    out[t, 2] = div_u32(numbers[t, 0], numbers[t, 1])
+
+
+def test_packing_and_division():
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((32, 2)).astype(np.float32)
+    numbers = rng.integers(1, 1 << 31, (32, 2)).astype(np.uint32)
+    numbers[::2, 1] %= 1000
+    numbers[:, 1] += 1
+    out = zeros((32, 3))
+    Launch(arithmetic, 1, 32, (to_device(values), to_device(numbers), out))()
+    got = out.copy_to_host()
+    for i, dtype in enumerate((ml_dtypes.bfloat16, np.float16)):
+        np.testing.assert_array_equal(got[:, i], values.astype(dtype).view(np.uint32)[:, 0])
+    np.testing.assert_array_equal(got[:, 2], numbers[:, 0] // numbers[:, 1])
+
+
+# --- asynchronous copies ------------------------------------------------------------------------------
+
+
+@cuda.jit
+def copy_pieces(source, out):
+    s_pieces = cuda.shared.array((32, 4), uint32, alignment=16)
+    t = cuda.threadIdx.x
+    target = shared_address(s_pieces) + t * 16
+    st_shared_v4(target, 7, 7, 7, 7)
+    cp_async_16(target, address_of(source, (t, 0)), 16 if t % 3 else 0)
+    cp_async_commit()
+    wait_all_copies()
+    a, b, c, d = ld_shared_v4(target)
+    st_global_v4(address_of(out, (t, 0)), a, b, c, d)
+
+
+def test_cp_async_copies_or_clears():
+    source = np.random.default_rng(6).integers(0, 1 << 32, (32, 4), dtype=np.uint32)
+    out = zeros((32, 4))
+    Launch(copy_pieces, 1, 32, (to_device(source), out))()
+    np.testing.assert_array_equal(out.copy_to_host(), np.where(np.arange(32)[:, None] % 3, source, 0))
+
+
+BOX_ROWS, BOX_BYTES = 16, 16 * 128
+
+
+@cuda.jit
+def move_boxes(maps, column, row, out):
+    """Load a box, show how it lies in shared memory, and store it where the second map says."""
+    s_raw = cuda.shared.array(0, uint8)
+    s_barrier = cuda.shared.array(1, uint64)
+    t = cuda.threadIdx.x
+    barrier, box = shared_address(s_barrier), (shared_address(s_raw) + 1023) & -1024
+    if t == 0:
+        mbarrier_init(barrier, 1)
+        fence_mbarrier_init()
+    cuda.syncthreads()
+    if t == 0:
+        mbarrier_arrive_expect_tx(barrier, BOX_BYTES)
+        tma_load_2d(box, address_of(maps, (0, 0)), column, row, barrier)
+    while mbarrier_try_wait(barrier, 0) == 0:
+        pass
+    for piece in range(t, BOX_BYTES // 16, 32):
+        a, b, c, d = ld_shared_v4(box + piece * 16)
+        st_global_v4(address_of(out, (piece, 0)), a, b, c, d)
+    fence_proxy_async()
+    bar_sync(1, 32)
+    if t == 0:
+        tma_store_2d(address_of(maps, (1, 0)), column, row, box)
+        tma_store_commit()
+        wait_all_stores()
+
+
+@pytest.mark.parametrize(("column", "row"), [(0, 0), (64, 8), (72, 0), (0, 24), (0, -3), (64, 24), (128, 0)])
+def test_tma_loads_and_stores_what_lies_inside(column, row):
+    source = integers((32, 104), "bfloat16", 7)
+    target = to_device(np.full((32, 104), 99, source.dtype))
+    kept = to_device(source)  # why: a map holds an address only, and does not keep the array alive
+    maps = tensor_map.encode([(kept, BOX_ROWS), (target, BOX_ROWS)])
+    out = zeros((BOX_BYTES // 16, 4))
+    Launch(move_boxes, 1, 32, (maps, np.int32(column), np.int32(row), out), shared_bytes=4096)()
+    padded = np.zeros((64, 256), source.dtype)
+    padded[8:40, :104] = source
+    box = padded[8 + row : 8 + row + BOX_ROWS, column : column + 64]
+    pieces = np.ascontiguousarray(box).view(np.uint32).reshape(BOX_ROWS, 8, 4)
+    swizzled = np.empty_like(pieces)
+    for i in range(BOX_ROWS):
+        for piece in range(8):
+            swizzled[i, piece ^ i % 8] = pieces[i, piece]
+    np.testing.assert_array_equal(out.copy_to_host(), swizzled.reshape(-1, 4))
+    wanted = np.full((32, 104), 99, source.dtype)
+    rows = slice(max(row, 0), max(row + BOX_ROWS, 0))
+    wanted[rows, column : column + 64] = source[rows, column : column + 64]
+    got = target.view(np.uint16).copy_to_host()
+    np.testing.assert_array_equal(got, wanted.view(np.uint16))
+
+
+@cuda.jit
+def share_a_box(maps, out):
+    """Rank 0 loads a box into both blocks of its cluster."""
+    s_raw = cuda.shared.array(0, uint8)
+    s_barrier = cuda.shared.array(1, uint64)
+    t = cuda.threadIdx.x
+    barrier, box = shared_address(s_barrier), (shared_address(s_raw) + 1023) & -1024
+    if t == 0:
+        mbarrier_init(barrier, 1)
+        fence_mbarrier_init()
+        mbarrier_arrive_expect_tx(barrier, BOX_BYTES)
+    cluster_sync()
+    if t == 0 and cluster_rank() == 0:
+        tma_load_2d_multicast(box, address_of(maps, (0, 0)), 0, 0, barrier, 3)
+    while mbarrier_try_wait(barrier, 0) == 0:
+        pass
+    a, b, c, d = ld_shared_v4(box + t * 16)
+    st_global_v4(address_of(out, (cuda.blockIdx.x, t, 0)), a, b, c, d)
+    if t == 0 and mapa(barrier, cluster_rank()) == 0:
+        out[0, 0, 0] = 0  # never: an address in the window is not 0
+    cluster_sync()
+
+
+def test_tma_multicast_reaches_every_block_of_the_cluster():
+    source = integers((16, 64), "bfloat16", 8)
+    kept = to_device(source)
+    maps = tensor_map.encode([(kept, BOX_ROWS)])
+    out = zeros((4, 32, 4))
+    Launch(share_a_box, 4, 32, (maps, out), shared_bytes=4096, cluster=2)()
+    first_rows = np.ascontiguousarray(source[:4]).view(np.uint32).reshape(4, 8, 4)
+    for block in out.copy_to_host().reshape(4, 4, 8, 4):
+        for row in range(4):
+            np.testing.assert_array_equal(block[row, np.arange(8) ^ row], first_rows[row])
+
+
+# --- wgmma --------------------------------------------------------------------------------------------
+
+
+def make_wgmma(n):
+    multiply = wgmma_bf16[n]
+    num_accumulators, a_bytes, b_bytes = n // 2, 64 * 128, n * 128
+
+    @whole_kernel(128)
+    def multiply_tiles(maps, out):
+        s_raw = cuda.shared.array(0, uint8)
+        s_barrier = cuda.shared.array(1, uint64)
+        acc = cuda.local.array(num_accumulators, float32)
+        t = int32(cuda.threadIdx.x)
+        barrier, tiles = shared_address(s_barrier), uint32((shared_address(s_raw) + 1023) & -1024)
+        if t == 0:
+            mbarrier_init(barrier, 1)
+            fence_mbarrier_init()
+        cuda.syncthreads()
+        if t == 0:
+            mbarrier_arrive_expect_tx(barrier, a_bytes + b_bytes)
+            tma_load_2d(tiles, address_of(maps, (0, 0)), 0, 0, barrier)
+            tma_load_2d(tiles + a_bytes, address_of(maps, (1, 0)), 0, 0, barrier)
+        while mbarrier_try_wait(barrier, 0) == 0:
+            pass
+        a, b = matrix_descriptor(tiles), matrix_descriptor(tiles + a_bytes)
+        wgmma_fence()
+        for k in range(4):
+            multiply(acc, a + uint64(k * STEP_K), b + uint64(k * STEP_K), k)
+        wgmma_commit()
+        wait_all_products()
+        for i in range(num_accumulators):
+            out[t, i] = acc[i]
+
+    return multiply_tiles
+
+
+@pytest.mark.parametrize("n", [8, 16, 104, 256])
+def test_wgmma(n):
+    a, b = integers((64, 64), "bfloat16", 9), integers((n, 64), "bfloat16", 10)
+    kept = to_device(a), to_device(b)
+    maps = tensor_map.encode([(kept[0], 64), (kept[1], n)])
+    out = zeros((128, n // 2), np.float32)
+    Launch(make_wgmma(n), 1, 128, (maps, out), shared_bytes=1024 + (64 + n) * 128)()
+    product = a.astype(np.float32) @ b.astype(np.float32).T
+    wanted = np.empty((128, n // 2), np.float32)
+    for t in range(128):
+        row, column = 16 * (t // 32) + t % 32 // 4, 2 * (t % 4)
+        for j in range(n // 8):
+            wanted[t, 4 * j : 4 * j + 2] = product[row, 8 * j + column :][:2]
+            wanted[t, 4 * j + 2 : 4 * j + 4] = product[row + 8, 8 * j + column :][:2]
+    np.testing.assert_array_equal(out.copy_to_host(), wanted)
