@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from gemm_lessons.plots import PAGE, PALETTE, ROOF, USEFUL, WASTED, colour_of
 from gemm_lessons.problem import GroupedProblem
@@ -141,6 +141,7 @@ def strips(rows: Mapping[str, Sequence[int]], title: str, marks: Iterable[int] =
         axes.set_xlim(-0.2, longest + 0.2)
         axes.set_ylim(len(rows) - 0.1, -0.2)
         axes.set_yticks([place + 0.35 for place in range(len(rows))], list(rows))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("position; the number in a cell is its expert")
         axes.set_title(title)
         for side in ("left", "bottom"):
@@ -157,14 +158,14 @@ def launches(problem: GroupedProblem, blocks: Sequence[int], slots: int) -> Figu
         for expert, count in enumerate(blocks):
             waves = count / slots
             axes.text(expert, count, f"{waves:.2g}", ha="center", va="bottom", fontweight="bold")
-        axes.axhline(slots, color=ROOF, linestyle="--", linewidth=2)
-        axes.text(
-            len(blocks) - 0.4, slots, f"{slots:,} resident at once", color=ROOF, ha="right", va="bottom"
+        axes.axhline(
+            slots, color=ROOF, linestyle="--", linewidth=2, label=f"{slots:,} blocks can run at the same time"
         )
         axes.set_xticks(experts, [f"{expert}\n{problem.counts[expert]} tokens" for expert in experts])
         axes.set_ylabel("blocks of the launch")
         axes.set_xlabel("expert; above each bar: how many times its launch fills the device")
         axes.set_title(f"One launch per expert: {problem.name}")
+        figure.legend(loc="outside upper right")
     return figure
 
 
