@@ -194,3 +194,17 @@ def capacity(problem: GroupedProblem, most: int) -> Figure:
         )
         figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def bars(values: Mapping[str, float], title: str, unit: str) -> Figure:
+    """A horizontal bar and its number for each value."""
+    with mpl.rc_context(PAGE.settings):
+        figure, axes = _figure(10, 1.6 + 0.6 * len(values))
+        axes.barh(list(values), list(values.values()), color=[colour_of(i) for i in range(len(values))])
+        for place, value in enumerate(values.values()):
+            axes.text(value, place, f"  {value:.3g}", va="center", fontweight="bold")
+        axes.set_xlim(0, 1.15 * max([*values.values(), 1.0]))
+        axes.invert_yaxis()
+        axes.set_xlabel(unit)
+        axes.set_title(title)
+    return figure
