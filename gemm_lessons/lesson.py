@@ -135,7 +135,7 @@ def _image(figure: Figure, alt: str) -> _Page:
     return _Page(markup, f"[picture: {alt}]")
 
 
-def _verbatim(text: str) -> _Page:
+def verbatim(text: str) -> _Page:
     """Text as it is; lines of a difference in colour, too."""
     colours = {"+": "#D8F0DF", "-": "#FBDDD5"}
     lines = []
@@ -280,7 +280,7 @@ def broken(name: str, *changes: tuple[str, str], launches: int = 1) -> Verdict:
 
     with tempfile.TemporaryDirectory(prefix="gemm-lessons-") as folder:
         path, difference = _edit(name, changes, Path(folder))
-        display(_verbatim(difference))
+        display(verbatim(difference))
         if device.choose().is_gpu:
             verdict = _child("sim", ["step", str(path), str(launches)])
             _say_verdict("This GPU", _child("gpu", ["step", str(path), str(launches)]))
@@ -338,7 +338,7 @@ def _say_verdict(who: str, verdict: Verdict) -> None:
         for line in text.splitlines()
     )
     say(f"**{who}** {'finds nothing wrong' if verdict.right else 'says'}:")
-    display(_verbatim("\n".join(lines)))
+    display(verbatim("\n".join(lines)))
 
 
 def _edit(name: str, changes: Sequence[tuple[str, str]], folder: Path) -> tuple[Path, str]:

@@ -26,8 +26,8 @@ LAYERS = (
     ),
     ("steps",),
     ("moe", "grouped_gemm"),
-    ("measure", "grading", "plots", "pictures"),
-    ("authoring", "cli", "lesson", "__main__"),
+    ("measure", "grading", "plots", "pictures", "memory_pictures"),
+    ("authoring", "cli", "lesson", "cell_kernels", "__main__"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}
 SIM_LEAVES = {"sim.registry", "sim.report"}  # what others may import of sim

@@ -1,0 +1,75 @@
+"""Counting, changing and profiling kernels that stand in a notebook's cell."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from gemm_lessons import device
+
+device.choose()
+
+from numba import cuda, float32  # noqa: E402
+
+from gemm_lessons import cell_kernels  # noqa: E402
+from gemm_lessons.lesson import LessonError  # noqa: E402
+from gemm_lessons.problem import GroupedProblem  # noqa: E402
+from gemm_lessons.steps import tiled  # noqa: E402
+
+pytestmark = pytest.mark.skipif(device.choose().is_gpu, reason="the simulator's counts")
+
+
+@cuda.jit
+def reverse(a, b):
+    i = cuda.grid(1)
+    s_a = cuda.shared.array(32, float32)
+    s_a[cuda.threadIdx.x] = a[2 * i]
+    cuda.syncthreads()
+    b[i] = s_a[31 - cuda.threadIdx.x]
+
+
+def arrays():
+    return np.arange(64, dtype=np.float32), np.zeros(32, np.float32)
+
+
+def wanted():
+    return np.arange(62, -1, -2, dtype=np.float32)
+
+
+def test_counts_sectors_and_passes(capsys):
+    a, b = arrays()
+    found = cell_kernels.count(reverse, 1, 32, a, b)
+    np.testing.assert_array_equal(b, wanted())
+    assert found["a[2 * i]"].sectors_per_request == 8
+    assert found["s_a[31 - cuda.threadIdx.x]"].wavefronts_per_request == 1
+    assert "| `a[2 * i]` | load, global | 1 | 8.0 |" in capsys.readouterr().out
+
+
+def test_a_child_process_counts_the_same(tmp_path):
+    a, b = arrays()
+    path = cell_kernels._write(reverse, 1, 32, (a, b), tmp_path)
+    child = cell_kernels._run([sys.executable, str(path)], "sim")
+    counts = {one.place.text: one for one in cell_kernels._parse(child.stdout)}
+    assert counts["a[2 * i]"].sectors_per_request == 8
+    with np.load(path.with_suffix(".npz")) as stored:
+        np.testing.assert_array_equal(stored["arr_1"], wanted())
+
+
+def test_a_step_is_counted_with_its_tiles_for_a_gpu():
+    found = cell_kernels.count_step(tiled, GroupedProblem((5,), N=8, K=4))
+    assert found["y[row, col]"].accesses == 40
+
+
+def test_an_edited_kernel_is_another_kernel(capsys):
+    a, b = arrays()
+    other = cell_kernels.edited(reverse, ("a[2 * i]", "a[i]"))
+    found = cell_kernels.count(other, 1, 32, a, b)
+    assert found["a[i]"].sectors_per_request == 4
+    assert "+    s_a[cuda.threadIdx.x] = a[i]" in capsys.readouterr().out
+    with pytest.raises(LessonError, match="exactly once"):
+        cell_kernels.edited(reverse, ("cuda", "cuda"))
+
+
+def test_without_a_gpu_profiling_says_so(capsys):
+    cell_kernels.profile(reverse, 1, 32, *arrays())
+    assert "there is no GPU here" in capsys.readouterr().out
