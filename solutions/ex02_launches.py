@@ -57,5 +57,5 @@ def launch_experts(launch, counts, x, w, bias, y):
             launch(expert_kernel, grid, block, x[first:last], w[group], bias[group], y[first:last])
         first = last
     # --- stub
-    raise NotImplementedError
+    pass
     # <<< fill

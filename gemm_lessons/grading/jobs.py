@@ -91,6 +91,7 @@ class Evidence:
                     "kind": finding.kind,
                     "message": finding.message,
                     "kernel": finding.kernel,
+                    "file": place.file,
                     "line": int(place.line),
                     "text": place.text,
                 }
@@ -129,7 +130,7 @@ class Launcher:
                 f"{name} was launched with a grid of {tuple(sizes[0])}: a grid of no blocks is an error on a"
                 " GPU. Launch nothing where there is nothing to do (an expert without tokens)."
             )
-            finding = {"kind": "launch", "message": message, "kernel": name, "line": 0, "text": ""}
+            finding = {"kind": "launch", "message": message, "kernel": name, "file": "", "line": 0, "text": ""}
             self.evidence.findings.append(finding)
             raise Misuse(message)
         real = [_real(argument) for argument in arguments]
@@ -271,7 +272,7 @@ def _probe(job: dict[str, Any], module: types.ModuleType, launch: Launcher, outp
     def probe(ends, found):
         index = cuda.grid(1)
         if index < num_threads:
-            found[index] = function(ends, index)
+            found[index, 0] = function(ends, index)
 
     arguments = [DeviceArray(argument) for argument in _arguments(job, outputs)]
     launch(probe, -(-num_threads // 32), 32, *arguments)

@@ -1,0 +1,244 @@
+"""Grader of exercise 01.  The oracles below are what the docstrings of the exercise say, in NumPy."""
+
+import math
+
+import numpy as np
+
+from gemm_lessons.grading.cases import Case
+from gemm_lessons.grading.exercise import HostExercise, Question
+from gemm_lessons.grading.plugin import check
+
+TILE = 4
+
+
+def batches(case, rng):
+    """Counts of three batches: the case's own, and two more of the same number of experts."""
+    more = rng.integers(0, 9, (2, len(case.counts)))
+    return np.vstack([case.counts, more]).astype(np.int32)
+
+
+def counts_of(case):
+    return np.array(case.counts, np.int32)
+
+
+def tokens(case, rng):
+    return rng.standard_normal((case.total, case.K), dtype=np.float32)
+
+
+def offsets(counts, tile):
+    rows = -(-counts.astype(np.int64) // tile) * tile
+    return np.concatenate(([0], np.cumsum(rows))).astype(np.int32)
+
+
+def rows_of_tokens(counts, tile):
+    """The row in the aligned layout of each token."""
+    starts = np.repeat(offsets(counts, tile)[:-1], counts)
+    return starts + np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+
+
+def pack(x, counts, tile):
+    packed = np.zeros((offsets(counts, tile)[-1], x.shape[1]), x.dtype)
+    packed[rows_of_tokens(counts, tile)] = x
+    return packed
+
+
+def unpack(packed, counts, tile):
+    return packed[rows_of_tokens(counts, tile)]
+
+
+def packed(case, rng):
+    """An aligned layout whose padding holds numbers: unpack may not rely on zeros there."""
+    whole = rng.standard_normal((int(offsets(counts_of(case), TILE)[-1]), case.K), dtype=np.float32)
+    return whole, counts_of(case), TILE
+
+
+def useful(counts, N, K):
+    return 2 * int(counts.sum()) * N * K
+
+
+def padded(counts, N, K):
+    return 2 * int(counts.max(axis=1).sum()) * counts.shape[1] * N * K
+
+
+def capacity(counts, factor):
+    return np.array([math.ceil(factor * int(n) / counts.shape[1]) for n in counts.sum(axis=1)], np.int32)
+
+
+def dropped(counts, limits):
+    return np.maximum(counts - limits[:, None], 0).sum(axis=1).astype(np.int32)
+
+
+def with_limits(case, rng):
+    counts = batches(case, rng)
+    return counts, rng.integers(1, 6, len(counts)).astype(np.int32)
+
+
+OFFSETS = Question(
+    "aligned_offsets",
+    lambda case, rng: (counts_of(case), TILE),
+    offsets,
+    {
+        "inclusive": lambda counts, tile: offsets(counts, tile)[1:],
+        "not aligned": lambda counts, tile: offsets(counts, 1),
+        "rounded down": lambda counts, tile: offsets(counts // tile * tile, 1),
+        "extra tile": lambda counts, tile: offsets(counts + 1, tile),
+        "no total": lambda counts, tile: offsets(counts, tile)[:-1],
+        "longest": lambda counts, tile: (np.arange(len(counts) + 1) * counts.max()).astype(np.int32),
+        "inclusive, unaligned": lambda counts, tile: offsets(counts, 1)[1:],
+        "total rounded": lambda counts, tile: -(-offsets(counts, 1) // tile) * tile,
+    },
+)
+USEFUL = Question(
+    "useful_flops",
+    lambda case, rng: (batches(case, rng), case.N, case.K),
+    useful,
+    {
+        "padded": padded,
+        "half": lambda counts, N, K: useful(counts, N, K) // 2,
+        "first batch": lambda counts, N, K: useful(counts[:1], N, K),
+    },
+    exact_type=int,
+)
+PADDED = Question(
+    "padded_flops",
+    lambda case, rng: (batches(case, rng), case.N, case.K),
+    padded,
+    {
+        "useful": useful,
+        "half": lambda counts, N, K: padded(counts, N, K) // 2,
+        "wrong axis": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[0] * N * K,
+        "wrong axis, experts": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[1] * N * K,
+        "longest of all": lambda counts, N, K: 2 * int(counts.max()) * counts.size * N * K,
+        "one expert": lambda counts, N, K: 2 * int(counts.max(axis=1).sum()) * N * K,
+        "aligned": lambda counts, N, K: 2 * int((-(-counts // TILE) * TILE).sum()) * N * K,
+    },
+    exact_type=int,
+)
+PACK = Question(
+    "pack",
+    lambda case, rng: (tokens(case, rng), counts_of(case), TILE),
+    pack,
+    {
+        "not aligned": lambda x, counts, tile: x,
+        "order lost": lambda x, counts, tile: np.concatenate([x, pack(x, counts, tile)[len(x) :] * 0]),
+    },
+)
+UNPACK = Question(
+    "unpack",
+    packed,
+    unpack,
+    {
+        "padding kept": lambda whole, counts, tile: whole,
+        "first rows": lambda whole, counts, tile: whole[: counts.sum()],
+        "not aligned": lambda whole, counts, tile: whole[offsets(counts, 1)[0] : offsets(counts, 1)[-1]],
+    },
+)
+CAPACITY = Question(
+    "capacity",
+    lambda case, rng: (batches(case, rng), 1.25),
+    capacity,
+    {
+        "rounded down": lambda counts, factor: np.floor(
+            factor * counts.sum(axis=1) / counts.shape[1]
+        ).astype(np.int32),
+        "rounded": lambda counts, factor: np.rint(factor * counts.sum(axis=1) / counts.shape[1]).astype(np.int32),
+        "share rounded first": lambda counts, factor: np.ceil(
+            factor * (counts.sum(axis=1) // counts.shape[1])
+        ).astype(np.int32),
+        "no factor": lambda counts, factor: capacity(counts, 1.0),
+        "wrong axis": lambda counts, factor: capacity(counts.T, factor),
+        "longest": lambda counts, factor: np.ceil(factor * counts.max(axis=1)).astype(np.int32),
+    },
+)
+DROPPED = Question(
+    "dropped",
+    with_limits,
+    dropped,
+    {
+        "not clipped": lambda counts, limits: (counts - limits[:, None]).sum(axis=1).astype(np.int32),
+        "room of others": lambda counts, limits: np.maximum(
+            counts.sum(axis=1) - limits * counts.shape[1], 0
+        ).astype(np.int32),
+        "experts": lambda counts, limits: (counts > limits[:, None]).sum(axis=1).astype(np.int32),
+        "kept": lambda counts, limits: np.minimum(counts, limits[:, None]).sum(axis=1).astype(np.int32),
+        "wrong axis": lambda counts, limits: np.maximum(counts - limits[:, None], 0).sum(axis=0).astype(np.int32),
+    },
+)
+
+
+class Padding(HostExercise):
+    """Offsets, FLOPs, pack and unpack, capacity."""
+
+    name = "ex01_padding"
+    questions = (OFFSETS, USEFUL, PADDED, PACK, UNPACK, CAPACITY, DROPPED)
+
+    def cases(self, seed):
+        return [OVERVIEW, *ragged(seed)]
+
+
+OVERVIEW = Case((5, 3, 8, 1), 3, 2, "four experts")
+
+
+def ragged(seed):
+    rng = np.random.default_rng(seed)
+    several = rng.integers(0, 12, 7)
+    return [
+        Case((0, 5, 3), 2, 3, "first expert empty"),
+        Case((2, 0, 0, 7), 5, 1, "experts in the middle empty"),
+        Case((4, 9, 0), 2, 2, "last expert empty"),
+        Case((4, 8, 4), 3, 2, "whole tiles"),
+        Case((0, 0, 0), 2, 2, "no tokens at all"),
+        Case((6,), 2, 3, "one expert"),
+        Case(tuple(int(n) for n in several), 5, 3, "seven experts"),
+    ]
+
+
+LARGE = Case((70_000,) * 3, 4096, 1, "more FLOPs than 32 bits count")
+
+exercise = Padding()
+
+
+@check(1, "the source keeps the rules")
+def test_rules(student):
+    student.keeps_the_rules()
+
+
+@check(2, "aligned_offsets")
+def test_aligned_offsets(student):
+    student.answers("aligned_offsets", *exercise.cases(student.seed))
+
+
+@check(1, "useful_flops")
+def test_useful_flops(student):
+    student.answers("useful_flops", *exercise.cases(student.seed), LARGE)
+
+
+@check(2, "padded_flops")
+def test_padded_flops(student):
+    student.answers("padded_flops", *exercise.cases(student.seed), LARGE)
+
+
+@check(2, "pack")
+def test_pack(student):
+    student.answers("pack", *exercise.cases(student.seed))
+
+
+@check(2, "unpack")
+def test_unpack(student):
+    student.answers("unpack", *exercise.cases(student.seed))
+
+
+@check(1, "capacity")
+def test_capacity(student):
+    student.answers("capacity", *exercise.cases(student.seed))
+
+
+@check(1, "dropped")
+def test_dropped(student):
+    student.answers("dropped", *exercise.cases(student.seed))
+
+
+@check(2, "the instructor's case")
+def test_hidden(student, hidden_case):
+    for question in exercise.questions:
+        student.answers(question.function, hidden_case)

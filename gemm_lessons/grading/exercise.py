@@ -1,0 +1,111 @@
+"""What an exercise is to the grader: how a submission is called, and what the right answer is.
+
+A grader file in `exercises/` derives one of two classes and declares checks on it; everything that is the
+same in all exercises lives here and in `student`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons.grading.cases import Case
+from gemm_lessons.grading.judge import Wanted
+
+Array = np.ndarray[Any, Any]
+Inputs = dict[str, Any]
+
+
+class Exercise(ABC):
+    """Common to all exercises.
+
+    Attributes:
+        name: of the submission's file, without its suffix.
+        numpy_allowed: host code may compute with NumPy.
+        seconds: time limit of one job.
+        signatures: argument types of the kernels, for the compiler; none if there is no kernel.
+    """
+
+    name: str
+    numpy_allowed: bool = False
+    seconds: float = 3.0
+    signatures: Mapping[str, tuple[str, ...]] = {}
+
+    @abstractmethod
+    def cases(self, seed: int) -> list[Case]:
+        """The cases on which a submission is diagnosed."""
+
+
+class GroupedExercise(Exercise):
+    """A submission that fills y with the grader's help: a kernel, or a launcher of kernels.
+
+    Attributes:
+        tile: rows and columns of a block, to name tiles.
+    """
+
+    tile: tuple[int, int] = (4, 16)
+
+    def inputs(self, case: Case, rng: np.random.Generator) -> Inputs:
+        """Random inputs: x and, by default, weights w [num_experts, N, K]."""
+        return {
+            "x": rng.standard_normal((case.total, case.K), dtype=np.float32),
+            "w": rng.standard_normal((len(case.counts), case.N, case.K), dtype=np.float32),
+        }
+
+    @abstractmethod
+    def want(self, case: Case, inputs: Inputs) -> Wanted:
+        """The right answer."""
+
+    def alternatives(self, case: Case, inputs: Inputs) -> dict[str, Array]:
+        """What common mistakes would compute instead, by name."""
+        return {}
+
+    @abstractmethod
+    def job(self, case: Case, inputs: Inputs, output: dict[str, Any]) -> dict[str, Any]:
+        """How the submission is called; see `jobs`."""
+
+    def num_launches(self, case: Case) -> int:
+        """Launches that a right submission makes."""
+        return 1
+
+    def most_reads(self, case: Case) -> dict[str, int]:
+        """Budget: reads of global memory by array, for a right submission."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Question:
+    """One host function: what it is asked, what it should say, and what mistakes say.
+
+    Attributes:
+        function: its name.
+        ask: arguments for a case.
+        want: the right answer for these arguments.
+        mistakes: what common mistakes answer, by name.
+        exact_type: the answer must have this type, if given.
+    """
+
+    function: str
+    ask: Callable[[Case, np.random.Generator], tuple[Any, ...]]
+    want: Callable[..., Any]
+    mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    exact_type: type | None = None
+
+
+class HostExercise(Exercise):
+    """A submission of host functions, called one by one.
+
+    Attributes:
+        questions: one for each function.
+    """
+
+    numpy_allowed = True
+    questions: Sequence[Question] = ()
+
+    def question(self, function: str) -> Question:
+        """The question about a function."""
+        return next(question for question in self.questions if question.function == function)

@@ -1,0 +1,76 @@
+"""Which mistake fits what was seen: signatures of known wrong solutions, compared with this one.
+
+A signature is a set of signs: in which case something is wrong and where, which wrong formula the wrong
+outputs equal, what the simulator found, how often was launched.  `signatures.json` holds the signatures
+of the wrong solutions that the grader is tested with; `python -m gemm_lessons.authoring.mutants` makes it.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SIGNATURES = HERE / "signatures.json"
+TEXTS = HERE / "misconceptions.toml"
+
+# How much a sign tells, by what it begins with.
+WEIGHTS = {"equals": 4.0, "launches": 3.0, "reads": 3.0, "finding": 2.0, "raises": 2.0, "stopped": 2.0, "case": 0.5}
+LEAST_LIKENESS = 0.45  # below this, no guess is better than a wrong one
+
+
+@dataclass(frozen=True)
+class Misconception:
+    """A mistake that people make.
+
+    Attributes:
+        key: its name in files.
+        title: what it is.
+        why: why it has the effect that was seen.
+        look: what to look at next.
+    """
+
+    key: str
+    title: str
+    why: str
+    look: str
+
+
+@cache
+def texts() -> dict[str, Misconception]:
+    """Every misconception, by key."""
+    with TEXTS.open("rb") as file:
+        return {key: Misconception(key, **text) for key, text in tomllib.load(file).items()}
+
+
+@cache
+def signatures(exercise: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """(misconception, signs) of every known wrong solution of an exercise."""
+    if not SIGNATURES.exists():
+        return ()
+    known = json.loads(SIGNATURES.read_text(encoding="utf-8")).get(exercise, {})
+    return tuple((entry["misconception"], frozenset(entry["signs"])) for entry in known.values())
+
+
+def likeness(one: Iterable[str], other: Iterable[str]) -> float:
+    """How much two signatures have in common: weight of the shared signs over that of all, 0 to 1."""
+    one, other = set(one), set(other)
+    whole = sum(map(_weight, one | other))
+    return sum(map(_weight, one & other)) / whole if whole else 0.0
+
+
+def likeliest(
+    signs: Iterable[str], known: Iterable[tuple[str, frozenset[str]]], least: float = LEAST_LIKENESS
+) -> str:
+    """The misconception whose signature is most like these signs; empty if none is like enough."""
+    signs = set(signs)
+    ranked = sorted(((likeness(signs, signature), key) for key, signature in known), reverse=True)
+    return ranked[0][1] if ranked and ranked[0][0] >= least else ""
+
+
+def _weight(sign: str) -> float:
+    return WEIGHTS.get(sign.split(":")[0], 1.0)

@@ -1,0 +1,491 @@
+"""A submission under examination: runs it on cases, once each, and judges what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons.compare import NUM_GUARD_ROWS
+from gemm_lessons.grading import heatmap, misconceptions
+from gemm_lessons.grading.cases import NO_TOKENS, Case
+from gemm_lessons.grading.exercise import Exercise, GroupedExercise, HostExercise, Question
+from gemm_lessons.grading.feedback import CheckFailed, Feedback, NotRun, stopped
+from gemm_lessons.grading.judge import Judgement, guarded_output
+from gemm_lessons.grading.misconceptions import Misconception
+from gemm_lessons.grading.rules import Breach, breaches
+from gemm_lessons.grading.runner import Outcome, Runner
+from gemm_lessons.grading.shrink import shrink
+from gemm_lessons.grading.typing_check import TypingCheck
+
+Array = np.ndarray[Any, Any]
+
+MOST_TIMEOUTS = 2  # after so many, further cases are not tried: the student waits for each
+SHOWN_NUMBERS = 12  # inputs of a smallest case are shown if they are so few
+
+
+@dataclass(frozen=True)
+class Run:
+    """A submission on one case."""
+
+    case: Case
+    inputs: dict[str, Any]
+    outcome: Outcome
+    judgement: Judgement | None
+
+
+class Student:
+    """One submission of one exercise.
+
+    Args:
+        exercise: what is examined.
+        path: the submission's file.
+        runner: runs jobs in the simulator.
+        seed: of inputs and cases.
+        gpu: runs jobs on a GPU, if there is one.
+        no_gpu: why there is none.
+        pictures: folder for heatmaps; None draws none.
+    """
+
+    def __init__(
+        self,
+        exercise: Exercise,
+        path: Path,
+        runner: Runner,
+        seed: int,
+        *,
+        gpu: Runner | None = None,
+        no_gpu: str = "",
+        pictures: Path | None = None,
+    ) -> None:
+        self.exercise = exercise
+        self.path = path
+        self.seed = seed
+        self._runner, self._gpu, self._no_gpu = runner, gpu, no_gpu
+        self._pictures = pictures
+        self._runs: dict[tuple[Case, int, str], Run] = {}
+        self._timeouts = 0
+        self.source = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        self._typing = None
+        if exercise.signatures and not self._unreadable and not self._breaches:
+            self._typing = TypingCheck(self.source, exercise.signatures)
+
+    # --- before anything runs ---------------------------------------------------------------
+
+    @cached_property
+    def _unreadable(self) -> Feedback | None:
+        if not self.path.exists():
+            return Feedback(f"{self.path} is missing.", look="The file names of the exercise must stay.")
+        try:
+            compile(self.source, str(self.path), "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            line = getattr(error, "lineno", 0) or 0
+            text = (getattr(error, "text", "") or "").strip()
+            return Feedback(f"This is no valid Python: {error.args[0]}.", f"line {line}: {text}")
+        return None
+
+    @cached_property
+    def _breaches(self) -> list[Breach]:
+        return breaches(self.source, numpy_allowed=self.exercise.numpy_allowed)
+
+    def keeps_the_rules(self) -> None:
+        """Fail if the source is no Python or holds what exercises do not need."""
+        if self._unreadable:
+            raise CheckFailed(self._unreadable)
+        if self._breaches:
+            where = "\n".join(map(str, self._breaches[:5]))
+            what = "The source has something that the exercise does not need, so it is not run."
+            raise CheckFailed(Feedback(what, where, look="Write it with the names that the stub imports."))
+
+    def _ready(self) -> None:
+        if self._unreadable or self._breaches:
+            why = "is no valid Python" if self._unreadable else "breaks a rule"
+            raise CheckFailed(Feedback(f"Not tried: the source {why}; see the first check."))
+
+    # --- running ----------------------------------------------------------------------------
+
+    def run(self, case: Case, *, schedule: int = 0, device: str = "sim") -> Run:
+        """Run a grouped exercise on a case, or look up the earlier run.
+
+        Args:
+            case: what to compute.
+            schedule: seed of the simulator's order of threads.
+            device: "sim" or "gpu".
+        """
+        key = (case, schedule, device)
+        if key not in self._runs:
+            self._runs[key] = self._run(case, schedule, device)
+        return self._runs[key]
+
+    def _run(self, case: Case, schedule: int, device: str) -> Run:
+        exercise = self.exercise
+        if not isinstance(exercise, GroupedExercise):
+            raise TypeError(f"{exercise.name} has no kernel")
+        inputs = exercise.inputs(case, case.rng(self.seed))
+        output = {"output": guarded_output(case.total, case.N), "guard": NUM_GUARD_ROWS}
+        outcome = self._do(exercise.job(case, inputs, output) | {"seed": schedule}, device)
+        judgement = None
+        if len(outcome.outputs) == 1 and outcome.status in ("ok", "finding", "raised"):
+            whole = outcome.outputs[0]
+            if type(whole) is np.ndarray and whole.shape == output["output"].shape and whole.dtype == np.float32:
+                want = exercise.want(case, inputs)
+                alternatives = exercise.alternatives(case, inputs)
+                judgement = Judgement(case, whole, want, exercise.tile, alternatives)
+        return Run(case, inputs, outcome, judgement)
+
+    def _do(self, job: dict[str, Any], device: str = "sim") -> Outcome:
+        if self._timeouts >= MOST_TIMEOUTS:
+            return Outcome("time")
+        runner, seconds = self._runner, self.exercise.seconds
+        if device == "gpu":
+            if self._gpu is None:
+                raise NotRun(f"it needs a GPU, and {self._no_gpu}")
+            runner, seconds = self._gpu, 10 * seconds
+        outcome = runner.run(self.source, str(self.path), job, seconds)
+        endless = any(finding["kind"] == "endless" for finding in outcome.findings)
+        self._timeouts += endless or outcome.status == "time"
+        return outcome
+
+    # --- checks of a grouped exercise -------------------------------------------------------
+
+    def is_right(self, *cases: Case, device: str = "sim") -> None:
+        """Fail if y is not what it should be in one of the cases."""
+        self._ready()
+        for case in cases:
+            run = self.run(case, device=device)
+            feedback = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
+            if feedback is None and (run.judgement is None or not run.judgement.ok):
+                feedback = self._explain(run, device)
+            if feedback is not None:
+                raise CheckFailed(self._with_likely(feedback))
+
+    def _explain(self, run: Run, device: str) -> Feedback:
+        finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
+        on = " on the GPU" if device == "gpu" else ""
+        if run.judgement is None:
+            return Feedback(finding or f"No output came back{on}, for {run.case}.", printed=run.outcome.printed)
+        judgement = run.judgement
+        what = f"y is wrong{on} for {run.case}."
+        if judgement.unwritten.all() and judgement.unwritten.size:
+            what = f"Nothing was written to y{on}, for {run.case}."
+        where = judgement.describe() if not run.case.hidden else ""
+        if finding:
+            where = f"{where}\nThe checked simulator says: {finding}".strip()
+        smallest, picture = "", ""
+        if not run.case.hidden and not self._timeouts and device == "sim":
+            smallest = self._smallest(run)
+            picture = self._picture(judgement)
+        look = "The first wrong output above: which thread computes it, and what does it read?"
+        return Feedback(
+            what, where, judgement.pattern(), None, look, smallest, picture, printed=run.outcome.printed
+        )
+
+    def _picture(self, judgement: Judgement) -> str:
+        if self._pictures is None or not judgement.wrong.any():
+            return ""
+        return str(heatmap.save(judgement, self._pictures / f"{self.exercise.name}.png"))
+
+    def _smallest(self, run: Run) -> str:
+        def fails(case: Case) -> bool:
+            judgement = self.run(case).judgement
+            return judgement is not None and not judgement.ok
+
+        case = shrink(run.case, fails)
+        small = self.run(case)
+        if small.judgement is None:
+            return ""
+        lines = [str(Case(case.counts, case.N, case.K))]
+        arrays = {name: value for name, value in small.inputs.items() if isinstance(value, np.ndarray)}
+        if sum(array.size for array in arrays.values()) <= SHOWN_NUMBERS:
+            lines += [f"{name} = {_short(array)}" for name, array in arrays.items()]
+        if small.judgement.wrong.size <= SHOWN_NUMBERS:
+            lines += [f"y = {_short(small.judgement.got)}", f"wanted {_short(small.judgement.want.y)}"]
+        else:
+            lines.append(small.judgement.describe())
+        return "\n".join(lines)
+
+    def launches_well(self, *cases: Case) -> None:
+        """Fail if a case takes another number of launches than it should."""
+        self._ready()
+        exercise = self._grouped()
+        for case in cases:
+            run = self.run(case)
+            feedback = stopped(run.outcome, str(self.path), _subject(exercise), exercise.seconds)
+            made, right = len(run.outcome.launches), exercise.num_launches(case)
+            if feedback is None or made != right:
+                if made == right and run.outcome.status == "ok":
+                    continue
+                empty = any(min(launch["grid"]) < 1 for launch in run.outcome.launches)
+                what = f"{made} launches were made, and {right} are right, for {case}."
+                if empty:
+                    what = f"A launch has an empty grid, for {case}: on a GPU that is an error."
+                elif feedback is not None:
+                    what = feedback.what
+                look = "Each expert that has tokens needs one launch, through launch(...), and no other does."
+                feedback = Feedback(what, "" if feedback is None else feedback.where, look=look)
+            raise CheckFailed(self._with_likely(feedback))
+
+    def keeps_to(self, *cases: Case) -> None:
+        """Fail if a case reads global memory more often than the budget says."""
+        self._ready()
+        exercise = self._grouped()
+        for case in cases:
+            run = self.run(case)
+            self._must_be_right(run)
+            for array, most in exercise.most_reads(case).items():
+                reads = run.outcome.accesses(array)
+                if reads > most:
+                    what = f"{array} is read {reads} times from global memory, and {most} are enough, for {case}."
+                    look = f"Every place where the kernel reads {array}: can a variable keep the value?"
+                    raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+
+    def uses_threads(self, *cases: Case, rows_per_thread: int) -> None:
+        """Fail if a launch has more threads than its outputs need, rounded up to whole blocks."""
+        self._ready()
+        for case in cases:
+            run = self.run(case)
+            self._must_be_right(run)
+            for launch in run.outcome.launches:
+                block = int(np.prod(launch["block"]))
+                threads = int(np.prod(launch["grid"])) * block
+                needed = -(-case.total // rows_per_thread) * case.N
+                # why so much room: blocks of any shape may stick out at two edges
+                if threads > 2 * needed + 2 * block:
+                    what = f"{threads} threads are launched for {case.total} x {case.N} outputs, for {case}."
+                    look = f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
+                    raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+
+    def _must_be_right(self, run: Run) -> None:
+        stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
+        if stop is not None:
+            raise CheckFailed(self._with_likely(stop))
+        if run.judgement is None or not run.judgement.ok:
+            what = "A budget counts only for a right result, and y is wrong: see the checks above."
+            raise CheckFailed(self._with_likely(Feedback(what)))
+
+    def is_clean(self, *cases: Case, schedules: Sequence[int] = (0, 1)) -> None:
+        """Fail if the checked simulator finds anything: bounds, races, barriers, uninitialised memory."""
+        self._ready()
+        for case in cases:
+            for schedule in schedules:
+                run = self.run(case, schedule=schedule)
+                if run.outcome.findings:
+                    finding = run.outcome.findings[0]
+                    where = f"line {finding['line']}: {finding['text']}" if finding["file"] == str(self.path) else ""
+                    look = "That line: which thread gets there with which index?"
+                    feedback = Feedback(finding["message"], where, f"{finding['kind']}, for {case}", look=look)
+                    raise CheckFailed(self._with_likely(feedback))
+                stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
+                if stop is not None:
+                    raise CheckFailed(self._with_likely(stop))
+                if run.judgement is not None and run.judgement.unwritten.any():
+                    # why: a kernel that touches nothing has no findings, and earns nothing for that
+                    what = "Nothing was found, but parts of y were never written: see the checks above."
+                    raise CheckFailed(self._with_likely(Feedback(what)))
+
+    def compiles(self) -> None:
+        """Fail if Numba's compiler refuses a kernel, or computes in float64.
+
+        Raises:
+            NotRun: there is no compiler here.
+        """
+        self._ready()
+        if self._typing is None:
+            raise NotRun("this exercise has no kernel to compile")
+        findings = self._typing.findings()
+        if findings:
+            first = findings[0]
+            likely = misconceptions.texts().get("float64") if first.kind == "float64" else None
+            where = f"line {first.place.line}: {first.place.text}" if first.place.line else ""
+            look = "The types of the names in that line."
+            raise CheckFailed(Feedback(first.message, where, f"{len(findings)} such places", likely, look))
+        if "fill" in self.source and self._untouched():
+            raise CheckFailed(Feedback("It compiles, but nothing is computed yet: see the checks above."))
+
+    def _untouched(self) -> bool:
+        """Whether the kernels write nothing at all: a stub compiles too, and earns nothing for that."""
+        exercise = self._grouped()
+        run = self.run(exercise.cases(self.seed)[0])
+        return run.judgement is None or bool(run.judgement.unwritten.all())
+
+    def finds(self, job: dict[str, Any], want: Array, subject: str, most_reads: int | None = None) -> None:
+        """Fail if a probed device function gives other values, or reads too much.
+
+        Args:
+            job: of kind "probe", with one output [n, 1].
+            want: the right values, [n].
+            subject: what was called, and with what.
+            most_reads: of its first array, in all.
+        """
+        self._ready()
+        outcome = self._do(job)
+        feedback = stopped(outcome, str(self.path), subject, self.exercise.seconds)
+        if feedback is not None:
+            raise CheckFailed(self._with_likely(feedback))
+        got = np.full(want.shape, -1)
+        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (want.size + 2 * NUM_GUARD_ROWS, 1):
+            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS, 0]
+        wrong = np.flatnonzero(got != want)
+        if outcome.findings or wrong.size:
+            what = outcome.findings[0]["message"] if outcome.findings else ""
+            if wrong.size:
+                index = int(wrong[0])
+                what = f"{subject} gives {int(got[index])} for row {index}, wanted {int(want[index])}. {what}"
+            where = f"{wrong.size} of {want.size} rows get a wrong answer." if wrong.size else ""
+            look = "Walk through the search by hand for that row."
+            raise CheckFailed(self._with_likely(Feedback(what.strip(), where, look=look)))
+        loads = (n for (space, _, kind), n in outcome.traffic.items() if (space, kind) == ("global", "load"))
+        reads = max(loads, default=0)
+        if most_reads is not None and reads > most_reads:
+            what = f"{subject} reads memory {reads} times for {want.size} rows, and {most_reads} are enough."
+            look = "How many candidates does each read rule out: one, or half of them?"
+            raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+
+    # --- checks of host functions -----------------------------------------------------------
+
+    def answers(self, function: str, *cases: Case) -> None:
+        """Fail if a host function gives a wrong answer in one of the cases."""
+        self._ready()
+        question = self._host().question(function)
+        for case in cases:
+            feedback, _ = self._ask(question, case)
+            if feedback is not None:
+                raise CheckFailed(self._with_likely(feedback))
+
+    def _ask(self, question: Question, case: Case) -> tuple[Feedback | None, list[str]]:
+        """Ask a function about a case; returns what is wrong, and its signs."""
+        arguments = question.ask(case, case.rng(self.seed))
+        job = {
+            "kind": "call",
+            "function": question.function,
+            "arguments": [{"host": argument} for argument in arguments],
+        }
+        outcome = self._do(job)
+        name = question.function
+        stop = stopped(outcome, str(self.path), name, self.exercise.seconds)
+        if stop is not None:
+            kind = outcome.error.get("type", "") if outcome.status == "raised" else outcome.status
+            return stop, [f"raises:{name}:{kind}"]
+        got, want = outcome.value, question.want(*arguments)
+        problem = _differs(got, want, question.exact_type)
+        if not problem:
+            return None, []
+        signs = [f"wrong:{name}:{problem[0]}", f"case:{name}:{case.name}"]
+        signs += [
+            f"equals:{name}:{key}"
+            for key, mistake in question.mistakes.items()
+            if not _differs(got, _tried(mistake, arguments), None)
+            and _differs(_tried(mistake, arguments), want, None)
+        ]
+        shown = ", ".join(_short(argument) for argument in arguments)
+        what = f"{name}({shown}) {problem[1]}" if not case.hidden else f"{name} is wrong in a case of the instructor's."
+        look = f"The docstring of {name}, line by line, with these numbers on paper."
+        return Feedback(what, look=look, printed=outcome.printed), signs
+
+    # --- diagnosis --------------------------------------------------------------------------
+
+    @cached_property
+    def signs(self) -> frozenset[str]:
+        """Everything that was seen on the exercise's own cases, as short names."""
+        if isinstance(self.exercise, HostExercise):
+            signs = set()
+            for question in self.exercise.questions:
+                for case in self.exercise.cases(self.seed):
+                    signs |= set(self._ask(question, case)[1])
+            return frozenset(signs)
+        return frozenset(self._signs_of_runs([*self.exercise.cases(self.seed), NO_TOKENS]))
+
+    def _signs_of_runs(self, cases: Sequence[Case]) -> set[str]:
+        signs: set[str] = set()
+        wrong_signs: list[str] = []
+        num_wrong = 0
+        exercise = self._grouped()
+        for case in cases:
+            if not case.total and exercise.num_launches(case) == 1:
+                continue
+            run = self.run(case)
+            outcome = run.outcome
+            if outcome.status not in ("ok", "finding"):
+                signs.add(f"stopped:{outcome.error.get('type') or outcome.status}")
+            for finding in outcome.findings:
+                own = finding["text"] if finding["file"] == str(self.path) else ""
+                signs.add(f"finding:{finding['kind']}:{own.split('[')[0]}")
+            extra = len(outcome.launches) - exercise.num_launches(case)
+            if extra:
+                signs.add(f"launches:{'more' if extra > 0 else 'fewer'}:{case.counts.count(0) == extra}")
+            if run.judgement is None:
+                continue
+            if run.judgement.ok:
+                signs |= {f"reads:{a}" for a, most in exercise.most_reads(case).items() if outcome.accesses(a) > most}
+            else:
+                num_wrong += 1
+                signs.add(f"case:{case.name}")
+                signs |= {f"equals:{name}" for name in run.judgement.equals}
+                wrong_signs += run.judgement.signs
+        for sign in set(wrong_signs):
+            share = wrong_signs.count(sign) / num_wrong
+            signs.add(f"{'always' if share > 0.9 else 'often' if share >= 0.5 else 'sometimes'}:{sign}")
+        return signs
+
+    @cached_property
+    def likely(self) -> Misconception | None:
+        """The known mistake that fits best what was seen, if one fits well."""
+        key = misconceptions.likeliest(self.signs, misconceptions.signatures(self.exercise.name))
+        return misconceptions.texts().get(key)
+
+    def _with_likely(self, feedback: Feedback) -> Feedback:
+        if feedback.likely is not None or "not written yet" in feedback.what:
+            return feedback
+        return Feedback(**{**vars(feedback), "likely": self.likely})
+
+    def _grouped(self) -> GroupedExercise:
+        if not isinstance(self.exercise, GroupedExercise):
+            raise TypeError(f"{self.exercise.name} has no kernel")
+        return self.exercise
+
+    def _host(self) -> HostExercise:
+        if not isinstance(self.exercise, HostExercise):
+            raise TypeError(f"{self.exercise.name} has no host functions")
+        return self.exercise
+
+
+def _subject(exercise: Exercise) -> str:
+    return "the launcher" if exercise.name.startswith("ex02") else "the kernel"
+
+
+def _tried(mistake: Any, arguments: tuple[Any, ...]) -> Any:
+    try:
+        return mistake(*arguments)
+    except (ValueError, IndexError, TypeError, ZeroDivisionError):
+        return None
+
+
+def _differs(got: Any, want: Any, exact_type: type | None) -> tuple[str, str] | None:
+    """How an answer differs from the right one, as a short name and the rest of a sentence."""
+    if exact_type is not None and type(got) is not exact_type:
+        return "type", f"is of type {type(got).__name__}, wanted {exact_type.__name__}: {_short(want)}"
+    if not isinstance(want, np.ndarray):
+        return None if type(got) is type(want) and got == want else ("value", f"is {_short(got)}, wanted {_short(want)}")
+    if type(got) is not np.ndarray:
+        return "type", f"is of type {type(got).__name__}, wanted an array: {_short(want)}"
+    if got.shape != want.shape:
+        return "shape", f"has shape {got.shape}, wanted {want.shape}: it is {_short(got)}, wanted {_short(want)}"
+    if got.dtype != want.dtype:
+        return "dtype", f"is {got.dtype}, wanted {want.dtype}"
+    if not np.array_equal(got, want):
+        at = tuple(int(i) for i in np.argwhere(~(got == want))[0])
+        place = at[0] if len(at) == 1 else at
+        return "value", f"is {_short(got)}, wanted {_short(want)}: the first difference is at {place}"
+    return None
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        with np.printoptions(precision=4, suppress=True, threshold=24, linewidth=100):
+            return str(value.tolist() if value.size <= SHOWN_NUMBERS and value.dtype.kind in "iu" else value)
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
