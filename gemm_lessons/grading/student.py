@@ -49,6 +49,7 @@ class Student:
         gpu: runs jobs on a GPU, if there is one.
         no_gpu: why there is none.
         pictures: folder for heatmaps; None draws none.
+        compile_it: ask the compiler, which takes a few seconds of a core.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class Student:
         gpu: Runner | None = None,
         no_gpu: str = "",
         pictures: Path | None = None,
+        compile_it: bool = True,
     ) -> None:
         self.exercise = exercise
         self.path = path
         self.seed = seed
+        self.last_judgement: Judgement | None = None  # the first wrong output, for a picture
         self._runner, self._gpu, self._no_gpu = runner, gpu, no_gpu
         self._pictures = pictures
         self._runs: dict[tuple[Case, int, str], Run] = {}
         self._timeouts = 0
+        self._explained = False
         self.source = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
         self._typing = None
-        if exercise.signatures and not self._unreadable and not self._breaches:
+        if compile_it and exercise.signatures and not self._unreadable and not self._breaches:
             self._typing = TypingCheck(self.source, exercise.signatures)
 
     # --- before anything runs ---------------------------------------------------------------
@@ -176,7 +180,9 @@ class Student:
         if finding:
             where = f"{where}\nThe checked simulator says: {finding}".strip()
         smallest, picture = "", ""
-        if not run.case.hidden and not self._timeouts and device == "sim":
+        # why once: all checks of a submission tend to fail for one reason
+        if not run.case.hidden and not self._timeouts and not self._explained and device == "sim":
+            self._explained, self.last_judgement = True, judgement
             smallest = self._smallest(run)
             picture = self._picture(judgement)
         look = "The first wrong output above: which thread computes it, and what does it read?"
@@ -295,7 +301,7 @@ class Student:
         """
         self._ready()
         if self._typing is None:
-            raise NotRun("this exercise has no kernel to compile")
+            raise NotRun("the compiler was not asked")
         findings = self._typing.findings()
         if findings:
             first = findings[0]

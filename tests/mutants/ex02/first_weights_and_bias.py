@@ -1,0 +1,16 @@
+"""Weights and bias of the first expert for all."""
+
+MISCONCEPTION = "wrong-experts-weights"
+CAUGHT_BY = "test_experts"
+
+
+def launch_experts(launch, counts, x, w, bias, y):
+    columns = -(-y.shape[1] // BLOCK_COLUMNS)
+    first = 0
+    for group, count in enumerate(counts):
+        last = first + count
+        if count > 0:
+            grid = (columns, -(-count // BLOCK_ROWS))
+            block = (BLOCK_COLUMNS, BLOCK_ROWS)
+            launch(expert_kernel, grid, block, x[first:last], w[0], bias[0], y[first:last])
+        first = last

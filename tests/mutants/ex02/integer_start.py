@@ -1,0 +1,17 @@
+"""The sum starts as an integer: Numba unifies int64 and float32 to float64."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "float64"
+CAUGHT_BY = "test_compiles"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        acc = 0
+        acc += bias[col]
+        for k in range(x.shape[1]):
+            acc += x[row, k] * w[k, col]
+        y[row, col] = max(acc, float32(0.0))

@@ -1,0 +1,16 @@
+"""min instead of max: keeps what ReLU removes."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "relu-negated"
+CAUGHT_BY = "test_one_expert"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        acc = bias[col]
+        for k in range(x.shape[1]):
+            acc += x[row, k] * w[k, col]
+        y[row, col] = min(acc, float32(0.0))

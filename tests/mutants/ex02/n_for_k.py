@@ -1,0 +1,16 @@
+"""The loop runs over N, not K."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "n-for-k"
+CAUGHT_BY = "test_one_expert"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        acc = bias[col]
+        for k in range(y.shape[1]):
+            acc += x[row, k] * w[k, col]
+        y[row, col] = max(acc, float32(0.0))

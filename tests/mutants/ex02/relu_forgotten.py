@@ -1,0 +1,16 @@
+"""The sum is stored as it is."""
+
+from numba import cuda
+
+MISCONCEPTION = "relu-forgotten"
+CAUGHT_BY = "test_one_expert"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        acc = bias[col]
+        for k in range(x.shape[1]):
+            acc += x[row, k] * w[k, col]
+        y[row, col] = acc

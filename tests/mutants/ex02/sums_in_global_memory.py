@@ -1,0 +1,16 @@
+"""Right, but every partial sum goes through global memory."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "sums-in-global-memory"
+CAUGHT_BY = "test_traffic"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        y[row, col] = bias[col]
+        for k in range(x.shape[1]):
+            y[row, col] += x[row, k] * w[k, col]
+        y[row, col] = max(y[row, col], float32(0.0))

@@ -1,0 +1,16 @@
+"""Returns for blocks that are not full."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "row-tail-dropped"
+CAUGHT_BY = "test_edges"
+
+
+@cuda.jit
+def expert_kernel(x, w, bias, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] // BLOCK_ROWS * BLOCK_ROWS and col < y.shape[1]:
+        acc = bias[col]
+        for k in range(x.shape[1]):
+            acc += x[row, k] * w[k, col]
+        y[row, col] = max(acc, float32(0.0))

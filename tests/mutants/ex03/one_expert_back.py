@@ -1,0 +1,18 @@
+"""Returns the expert before."""
+
+from numba import cuda
+
+MISCONCEPTION = "off-by-one-expert"
+CAUGHT_BY = "test_search"
+
+
+@cuda.jit(device=True)
+def find_group(ends, row):
+    low, high = 0, ends.shape[0] - 1
+    while low < high:
+        middle = (low + high) // 2
+        if row < ends[middle]:
+            high = middle
+        else:
+            low = middle + 1
+    return max(low - 1, 0)
