@@ -101,7 +101,7 @@ def running_relu(x, w, bias):
     return acc
 
 
-ONE = Case((8,), 32, 6, "one expert, whole blocks")
+ONE = Case((8,), 48, 6, "one expert, whole blocks")
 EDGES = Case((6,), 21, 5, "one expert, ragged edges")
 SEVERAL = Case((4, 8, 4), 16, 4, "three experts, whole blocks")
 

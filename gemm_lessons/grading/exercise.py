@@ -87,6 +87,7 @@ class Question:
         want: the right answer for these arguments.
         mistakes: what common mistakes answer, by name.
         exact_type: the answer must have this type, if given.
+        more: cases for this function alone.
     """
 
     function: str
@@ -94,6 +95,7 @@ class Question:
     want: Callable[..., Any]
     mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     exact_type: type | None = None
+    more: tuple[Case, ...] = ()
 
 
 class HostExercise(Exercise):

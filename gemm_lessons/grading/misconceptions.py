@@ -19,7 +19,17 @@ SIGNATURES = HERE / "signatures.json"
 TEXTS = HERE / "misconceptions.toml"
 
 # How much a sign tells, by what it begins with.
-WEIGHTS = {"equals": 4.0, "launches": 3.0, "reads": 3.0, "finding": 2.0, "raises": 2.0, "stopped": 2.0, "case": 0.5}
+WEIGHTS = {
+    "equals": 4.0,
+    "launches": 3.0,
+    "reads": 3.0,
+    "finding": 2.0,
+    "raises": 2.0,
+    "stopped": 2.0,
+    "often": 0.6,
+    "sometimes": 0.3,
+    "case": 0.3,
+}
 LEAST_LIKENESS = 0.45  # below this, no guess is better than a wrong one
 
 

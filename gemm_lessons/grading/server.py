@@ -10,6 +10,7 @@ Each job comes with a socket of its own, so that a child that outlives its job c
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -32,6 +33,8 @@ def main(control_fd: int) -> None:
     simulated = not device.choose().is_gpu
     _warm_up()
     modules: dict[str, types.ModuleType] = {}
+    gc.collect()
+    gc.freeze()  # why: a collection in a child would touch, and so copy, every page of the template
     protocol.send(control, {"ready": True, "device": device.choose().name})
     while True:
         with contextlib.suppress(protocol.Closed):

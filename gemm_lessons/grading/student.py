@@ -25,6 +25,7 @@ from gemm_lessons.grading.typing_check import TypingCheck
 Array = np.ndarray[Any, Any]
 
 MOST_TIMEOUTS = 2  # after so many, further cases are not tried: the student waits for each
+HARMFUL = ("bounds", "barrier", "collective", "deadlock", "misuse", "arithmetic")  # findings that spoil a result
 SHOWN_NUMBERS = 12  # inputs of a smallest case are shown if they are so few
 
 
@@ -162,7 +163,9 @@ class Student:
         for case in cases:
             run = self.run(case, device=device)
             feedback = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
-            if feedback is None and (run.judgement is None or not run.judgement.ok):
+            # why findings too: the simulator keeps a stray access from doing harm, and a GPU does not
+            stray = any(finding["kind"] in HARMFUL for finding in run.outcome.findings)
+            if feedback is None and (stray or run.judgement is None or not run.judgement.ok):
                 feedback = self._explain(run, device)
             if feedback is not None:
                 raise CheckFailed(self._with_likely(feedback))
@@ -170,8 +173,8 @@ class Student:
     def _explain(self, run: Run, device: str) -> Feedback:
         finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
         on = " on the GPU" if device == "gpu" else ""
-        if run.judgement is None:
-            return Feedback(finding or f"No output came back{on}, for {run.case}.", printed=run.outcome.printed)
+        if run.judgement is None or (finding and run.judgement.ok):
+            return Feedback(finding or f"No output came back{on}, for {run.case}.", pattern=f"for {run.case}", printed=run.outcome.printed)
         judgement = run.judgement
         what = f"y is wrong{on} for {run.case}."
         if judgement.unwritten.all() and judgement.unwritten.size:
@@ -262,8 +265,9 @@ class Student:
                 # why so much room: blocks of any shape may stick out at two edges
                 if threads > 2 * needed + 2 * block:
                     what = f"{threads} threads are launched for {case.total} x {case.N} outputs, for {case}."
-                    look = f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
-                    raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+                    where = f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
+                    likely = misconceptions.texts()["too-many-threads"]
+                    raise CheckFailed(Feedback(what, where, likely=likely))
 
     def _must_be_right(self, run: Run) -> None:
         stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
@@ -348,8 +352,7 @@ class Student:
         reads = max(loads, default=0)
         if most_reads is not None and reads > most_reads:
             what = f"{subject} reads memory {reads} times for {want.size} rows, and {most_reads} are enough."
-            look = "How many candidates does each read rule out: one, or half of them?"
-            raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+            raise CheckFailed(Feedback(what, likely=misconceptions.texts()["search-too-slow"]))
 
     # --- checks of host functions -----------------------------------------------------------
 
@@ -357,7 +360,7 @@ class Student:
         """Fail if a host function gives a wrong answer in one of the cases."""
         self._ready()
         question = self._host().question(function)
-        for case in cases:
+        for case in (*cases, *question.more):
             feedback, _ = self._ask(question, case)
             if feedback is not None:
                 raise CheckFailed(self._with_likely(feedback))
@@ -397,45 +400,41 @@ class Student:
     @cached_property
     def signs(self) -> frozenset[str]:
         """Everything that was seen on the exercise's own cases, as short names."""
+        cases = self.exercise.cases(self.seed)
         if isinstance(self.exercise, HostExercise):
-            signs = set()
-            for question in self.exercise.questions:
-                for case in self.exercise.cases(self.seed):
-                    signs |= set(self._ask(question, case)[1])
-            return frozenset(signs)
-        return frozenset(self._signs_of_runs([*self.exercise.cases(self.seed), NO_TOKENS]))
+            asked = (self._signs_of_question(question, cases) for question in self.exercise.questions)
+            return frozenset().union(*asked)
+        return frozenset(self._signs_of_runs([*cases, NO_TOKENS]))
+
+    def _signs_of_question(self, question: Question, cases: Sequence[Case]) -> set[str]:
+        seen = [self._ask(question, case)[1] for case in (*cases, *question.more)]
+        return _shared([signs for signs in seen if signs])
 
     def _signs_of_runs(self, cases: Sequence[Case]) -> set[str]:
-        signs: set[str] = set()
-        wrong_signs: list[str] = []
-        num_wrong = 0
         exercise = self._grouped()
+        signs: set[str] = set()
+        seen: list[list[str]] = []
         for case in cases:
-            if not case.total and exercise.num_launches(case) == 1:
+            if not case.total and exercise.num_launches(case):
                 continue
             run = self.run(case)
-            outcome = run.outcome
+            outcome, judgement = run.outcome, run.judgement
             if outcome.status not in ("ok", "finding"):
                 signs.add(f"stopped:{outcome.error.get('type') or outcome.status}")
             for finding in outcome.findings:
                 own = finding["text"] if finding["file"] == str(self.path) else ""
                 signs.add(f"finding:{finding['kind']}:{own.split('[')[0]}")
-            extra = len(outcome.launches) - exercise.num_launches(case)
-            if extra:
-                signs.add(f"launches:{'more' if extra > 0 else 'fewer'}:{case.counts.count(0) == extra}")
-            if run.judgement is None:
-                continue
-            if run.judgement.ok:
+            made, right = len(outcome.launches), exercise.num_launches(case)
+            if outcome.status == "ok" and made != right:
+                signs.add(f"launches:{_launch_sign(made, right, case)}")
+            if judgement is None or outcome.status != "ok":
+                continue  # why: what a stopped kernel has not written says nothing
+            if judgement.ok:
                 signs |= {f"reads:{a}" for a, most in exercise.most_reads(case).items() if outcome.accesses(a) > most}
             else:
-                num_wrong += 1
                 signs.add(f"case:{case.name}")
-                signs |= {f"equals:{name}" for name in run.judgement.equals}
-                wrong_signs += run.judgement.signs
-        for sign in set(wrong_signs):
-            share = wrong_signs.count(sign) / num_wrong
-            signs.add(f"{'always' if share > 0.9 else 'often' if share >= 0.5 else 'sometimes'}:{sign}")
-        return signs
+                seen.append([*(f"equals:{name}" for name in judgement.equals), *judgement.signs])
+        return signs | _shared(seen)
 
     @cached_property
     def likely(self) -> Misconception | None:
@@ -457,6 +456,23 @@ class Student:
         if not isinstance(self.exercise, HostExercise):
             raise TypeError(f"{self.exercise.name} has no host functions")
         return self.exercise
+
+
+def _shared(seen: list[list[str]]) -> set[str]:
+    """Signs of all failing cases together: as they are if all have them, else with how many have them."""
+    signs = set()
+    for sign in {sign for each in seen for sign in each}:
+        share = sum(sign in each for each in seen) / len(seen)
+        if share > 0.99:
+            signs.add(sign)
+        elif not sign.startswith("case"):
+            signs.add(f"{'often' if share >= 0.5 else 'sometimes'}:{sign}")
+    return signs
+
+
+def _launch_sign(made: int, right: int, case: Case) -> str:
+    known = {0: "none", len(case.counts): "every expert", 2 * right: "twice", 1: "one", case.total: "every row"}
+    return known.get(made, "more" if made > right else "fewer")
 
 
 def _subject(exercise: Exercise) -> str:

@@ -1,4 +1,4 @@
-"""Returns the expert before."""
+"""Returns the expert after."""
 
 from numba import cuda
 
@@ -15,4 +15,4 @@ def find_group(ends, row):
             high = middle
         else:
             low = middle + 1
-    return max(low - 1, 0)
+    return min(low + 1, ends.shape[0] - 1)
