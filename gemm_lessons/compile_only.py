@@ -22,7 +22,7 @@ class Compiled:
     """One kernel as machine code.
 
     Attributes:
-        ptx: before linking and link-time optimisation.
+        ptx: before linking and link-time optimisation; empty if it was not asked for.
         cubin: the machine code.
         log: what ptxas printed.
         registers: per thread.
@@ -57,13 +57,16 @@ def missing() -> str:
     return ""
 
 
-def compile_kernel(kernel: Any, signature: str, compute_capability: tuple[int, int] = (9, 0)) -> Compiled:
+def compile_kernel(
+    kernel: Any, signature: str, compute_capability: tuple[int, int] = (9, 0), *, ptx: bool = True
+) -> Compiled:
     """Compile what `@cuda.jit` made for a compute capability, with the options it was given.
 
     Args:
         kernel: a Numba dispatcher; its launch_bounds and fastmath are honoured.
         signature: Numba signature of the arguments.
         compute_capability: (major, minor); 9.0 compiles for sm_90a.
+        ptx: also keep the PTX, which takes a second run of the compiler.
 
     Returns:
         The machine code and its resources.
@@ -101,7 +104,7 @@ def compile_kernel(kernel: Any, signature: str, compute_capability: tuple[int, i
         return max((int(found) for found in re.findall(pattern, log)), default=0)
 
     return Compiled(
-        ptx=compile_to("ptx"),
+        ptx=compile_to("ptx") if ptx else "",
         cubin=cubin,
         log=log,
         registers=number(r"Used (\d+) registers"),

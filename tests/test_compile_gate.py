@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("compile gate")
+pytestmark = [pytest.mark.xdist_group("compile_gate"), pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_every_step_compiles_for_every_generation(compiled):
 
 
 def test_tiles_are_loaded_128_bits_at_a_time(compiled):
-    loads = {facts["kernel"]: facts["vector_loads"] for facts in compiled}
+    loads = {facts["kernel"]: facts["vector_loads"] for facts in compiled if facts["sm"] == "9.0"}
     assert [name for name in ("tiled", "persistent", "masked") if not loads[name]] == []
     assert [name for name, wide in loads.items() if wide and "scalar" in name] == []
 

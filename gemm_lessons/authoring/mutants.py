@@ -67,7 +67,9 @@ def read(path: Path, root: Path = ROOT) -> Mutant:
     told = {
         node.targets[0].id: ast.literal_eval(node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper()
+        if isinstance(node, ast.Assign)
+        and isinstance(node.targets[0], ast.Name)
+        and node.targets[0].id.isupper()
         and isinstance(node.value, ast.Constant)
     }
     story = ast.get_docstring(tree)
@@ -84,7 +86,9 @@ def mutants(root: Path = ROOT) -> Iterator[Mutant]:
         yield read(path, root)
 
 
-def grade(mutant: Mutant, runner: Runner, seed: int, *, compile_it: bool | None = None) -> tuple[Grade, Student]:
+def grade(
+    mutant: Mutant, runner: Runner, seed: int, *, compile_it: bool | None = None
+) -> tuple[Grade, Student]:
     """Grade a mutant.
 
     Args:

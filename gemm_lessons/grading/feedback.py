@@ -95,9 +95,13 @@ def stopped(outcome: Outcome, path: str, subject: str, seconds: float) -> Feedba
         look = "A loop whose condition never becomes false: what changes in each round, and does it reach its end?"
         return Feedback(what, line, look=look, printed=printed)
     if outcome.status == "exit":
-        return Feedback(f"{subject} ended the whole process ({error.get('type')}).", line, look="Remove the exit.")
+        return Feedback(
+            f"{subject} ended the whole process ({error.get('type')}).", line, look="Remove the exit."
+        )
     if outcome.status == "memory":
-        return Feedback(f"{subject} asked for more memory than 2 GiB.", line, look="The shapes of what you allocate.")
+        return Feedback(
+            f"{subject} asked for more memory than 2 GiB.", line, look="The shapes of what you allocate."
+        )
     if outcome.status == "unsendable":
         what = f"{subject} returned {error['message']}, which is not plain data."
         return Feedback(what, look="The docstring's Returns.", printed=printed)
@@ -111,7 +115,9 @@ def stopped(outcome: Outcome, path: str, subject: str, seconds: float) -> Feedba
     if endless is not None:
         what = f"Kernel {endless['kernel']!r} never ends: it was stopped while a loop was still running."
         where = f"line {endless['line']}: {endless['text']}" if endless["file"] == path else ""
-        look = "The loop's condition: which variable changes in each round, and can it stop changing too early?"
+        look = (
+            "The loop's condition: which variable changes in each round, and can it stop changing too early?"
+        )
         return Feedback(what, where, "kernel without an end", look=look, printed=printed)
     return None
 

@@ -61,9 +61,7 @@ class Grade:
     def points(self, exercise: str | None = None) -> tuple[int, int]:
         """(earned, possible) points; what was not run is in neither."""
         counted = [
-            check
-            for check in self.checks
-            if check.status != "not run" and exercise in (None, check.exercise)
+            check for check in self.checks if check.status != "not run" and exercise in (None, check.exercise)
         ]
         return sum(check.earned for check in counted), sum(check.points for check in counted)
 
@@ -76,7 +74,9 @@ class Grade:
         if failed:
             return f"{len(failed)} of {len(checks)} checks failed{rest}"
         public = "" if any(check.hidden for check in checks) else "public "
-        return f"All {public}checks passed{rest}" if not not_run else f"All {public}checks that ran passed{rest}"
+        return (
+            f"All {public}checks passed{rest}" if not not_run else f"All {public}checks that ran passed{rest}"
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data."""

@@ -60,13 +60,19 @@ def figure(judgement: Judgement) -> Figure:
             corner, bad = (tile - 0.46, group - 0.44), wrong[group, tile]
             never = unwritten[group, tile]
             axes.add_patch(Rectangle(corner, 0.92, 0.88, facecolor=RIGHT, alpha=0.85))
-            axes.add_patch(Rectangle(corner, 0.92 * bad, 0.88, facecolor=WRONG, hatch="///", edgecolor="white"))
+            axes.add_patch(
+                Rectangle(corner, 0.92 * bad, 0.88, facecolor=WRONG, hatch="///", edgecolor="white")
+            )
             left = (corner[0] + 0.92 * (1 - never), corner[1])
-            axes.add_patch(Rectangle(left, 0.92 * never, 0.88, facecolor=UNWRITTEN, hatch="...", edgecolor="white"))
+            axes.add_patch(
+                Rectangle(left, 0.92 * never, 0.88, facecolor=UNWRITTEN, hatch="...", edgecolor="white")
+            )
     axes.set_xlim(-0.6, num_tiles - 0.4)
     axes.set_ylim(num_groups - 0.4, -0.6)
     axes.set_xticks(range(num_tiles), [f"({m}, {n})" for m, n in names], rotation=90 if num_tiles > 8 else 0)
-    axes.set_yticks(range(num_groups), [f"{g}: {count} rows" for g, count in enumerate(judgement.case.counts)])
+    axes.set_yticks(
+        range(num_groups), [f"{g}: {count} rows" for g, count in enumerate(judgement.case.counts)]
+    )
     axes.set_xlabel("tile (tile_m, tile_n)")
     axes.set_ylabel("expert")
     axes.set_title(f"share of each {judgement.tile[0]} x {judgement.tile[1]} tile that is wrong", fontsize=10)

@@ -100,7 +100,9 @@ class Evidence:
     def add_traffic(self, report: Any) -> None:
         """Add up the accesses to each array, over all launches."""
         for count in report.lines:
-            known = next((t for t in self.traffic if t["key"] == (count.space, count.array, count.kind)), None)
+            known = next(
+                (t for t in self.traffic if t["key"] == (count.space, count.array, count.kind)), None
+            )
             if known is None:
                 known = {"key": (count.space, count.array, count.kind), "accesses": 0}
                 self.traffic.append(known)
@@ -130,7 +132,14 @@ class Launcher:
                 f"{name} was launched with a grid of {tuple(sizes[0])}: a grid of no blocks is an error on a"
                 " GPU. Launch nothing where there is nothing to do (an expert without tokens)."
             )
-            finding = {"kind": "launch", "message": message, "kernel": name, "file": "", "line": 0, "text": ""}
+            finding = {
+                "kind": "launch",
+                "message": message,
+                "kernel": name,
+                "file": "",
+                "line": 0,
+                "text": "",
+            }
             self.evidence.findings.append(finding)
             raise Misuse(message)
         real = [_real(argument) for argument in arguments]
@@ -156,7 +165,9 @@ def _real(argument: Any) -> Any:
         return argument._array
     if type(argument) in (int, float, bool) or hasattr(argument, "__index__"):
         return argument
-    raise Misuse(f"a kernel got {type(argument).__name__!r}: pass the device arrays you were given, and numbers")
+    raise Misuse(
+        f"a kernel got {type(argument).__name__!r}: pass the device arrays you were given, and numbers"
+    )
 
 
 def load(source: str, path: str, evidence: Evidence) -> types.ModuleType:
@@ -317,4 +328,3 @@ def _explain(error: BaseException, path: str) -> dict[str, Any]:
             "text": text,
         },
     }
-

@@ -51,7 +51,9 @@ def write_gradescope(grade: Grade, path: Path) -> None:
     tests = [_gradescope(check) for check in grade.checks]
     text = "\n".join(f"{name}: {grade.verdict(name)}." for name in grade.exercises)
     seconds = sum(check.seconds for check in grade.checks)
-    _write({"tests": tests, "output": text, "execution_time": round(seconds, 1), "visibility": "visible"}, path)
+    _write(
+        {"tests": tests, "output": text, "execution_time": round(seconds, 1), "visibility": "visible"}, path
+    )
 
 
 def _gradescope(check: CheckResult) -> dict[str, Any]:

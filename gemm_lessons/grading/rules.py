@@ -107,7 +107,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if node.attr.startswith("_"):
-            self._breach(node, f"attributes that begin with an underscore, such as {node.attr!r}, are private")
+            self._breach(
+                node, f"attributes that begin with an underscore, such as {node.attr!r}, are private"
+            )
         elif node.attr in FORBIDDEN_ATTRIBUTES:
             self._breach(node, f"the attribute {node.attr!r} is not needed here and not allowed")
         if isinstance(node.value, ast.Name) and node.value.id in self.modules:
@@ -135,7 +137,9 @@ class _Visitor(ast.NodeVisitor):
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         names = {getattr(name, "id", "") for name in ast.walk(node.type)} if node.type else set()
         if node.type is None or "BaseException" in names:
-            self._breach(node, "name the exception that you expect: this also swallows the grader's time limit")
+            self._breach(
+                node, "name the exception that you expect: this also swallows the grader's time limit"
+            )
         self.generic_visit(node)
 
     def _is_cuda(self, node: ast.Attribute) -> bool:
@@ -154,7 +158,9 @@ class _Visitor(ast.NodeVisitor):
         elif module == "numba" and name not in NUMBA:
             self._breach(node, f"numba.{name} is not needed here and not allowed")
         elif module == "numba.cuda" and name not in CUDA:
-            self._breach(node, f"cuda.{name} is not needed here: inputs and outputs are on the device already")
+            self._breach(
+                node, f"cuda.{name} is not needed here: inputs and outputs are on the device already"
+            )
 
 
 def _not_needed(module: str) -> str:
