@@ -148,8 +148,13 @@ def verbatim(text: str) -> _Page:
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Show rows as a cell's output; the first column is text, the others numbers."""
-    say(tables.Table(title, headings, [[str(cell) for cell in row] for row in rows]).markdown())
+    """Show rows as a cell's output: columns of numbers to the right, text to the left."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    columns = zip(*cells, strict=True) if cells else ([""] for _ in headings)
+    text = [any(character.isalpha() for cell in column for character in cell) for column in columns]
+    lines = [f"**{title}**", "", *("| " + " | ".join(row) + " |" for row in (headings, *cells))]
+    lines.insert(3, "|" + "|".join(":--" if is_text else "--:" for is_text in text) + "|")
+    say("\n".join(lines))
 
 
 def begin() -> None:

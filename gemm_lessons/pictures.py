@@ -99,6 +99,8 @@ def thread_map(block_of: Any, thread_of: Any, inside: Any, title: str) -> Figure
                 )  # fmt: skip
         axes.set_xlim(0, columns)
         axes.set_ylim(rows, 0)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("column")
         axes.set_ylabel("row")
         axes.set_title(title)

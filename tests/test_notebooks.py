@@ -41,8 +41,8 @@ def text_of(path, cell_type):
     return "\n\n".join("".join(cell["source"]) for cell in cells_of(path, cell_type))
 
 
-def test_the_model_is_here():
-    assert "05" in [path.name[:2] for path in NOTEBOOKS]
+def test_the_core_notebooks_are_here():
+    assert {"00", "01", "02", "03", "05"} <= {path.name[:2] for path in NOTEBOOKS}
 
 
 @each_notebook
