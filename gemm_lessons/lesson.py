@@ -58,10 +58,7 @@ DATA_SHEET_FLOPS_PER_S = {"float32": 67e12, "bfloat16": 989e12, "float8_e4m3fn":
 
 RIGHT, WRONG = 70, 71  # exit codes of a child that came to a verdict: no interpreter uses them
 
-CELL_IMPORTS = """from gemm_lessons import device
-
-device.choose()
-import numpy as np
+CELL_IMPORTS = """import numpy as np
 from numba import cuda, float32, int32
 
 """
@@ -162,6 +159,10 @@ def begin() -> None:
     chosen = device.choose()
     major, minor = chosen.compute_capability
     if chosen.is_gpu:
+        from numba.cuda.core import config
+
+        # why: the lessons launch tiny grids on host arrays on purpose, and Numba would warn each time
+        config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_WARN_ON_IMPLICIT_COPY = 0
         changes = (
             "Kernels are compiled and run on this GPU, and times are measured. Where a lesson breaks a"
             " kernel, the checked simulator judges it too, in a process of its own."
@@ -411,6 +412,7 @@ def main(what: str, file: str, *arguments: str) -> None:
         file: Python source.
         arguments: the rest.
     """
+    device.choose()  # before the file imports Numba
     module = _import(Path(file))
     if what == "step":
         problem = LARGE if device.choose().is_gpu else SMALL
@@ -428,8 +430,13 @@ def main(what: str, file: str, *arguments: str) -> None:
 # --- how fast -----------------------------------------------------------------------------------------
 
 
-def measure(workload: str, steps: Sequence[str]) -> None:
+def measure(workload: str, steps: Sequence[str], *, parts: bool = False) -> None:
     """Show steps next to padded: timed where there is a GPU, else counted, and as recorded.
+
+    Args:
+        workload: name of a problem.
+        steps: names, in the order of the ladder.
+        parts: show what the parts of a step take, too.
 
     Raises:
         LessonError: a step was wrong or failed.
@@ -441,7 +448,7 @@ def measure(workload: str, steps: Sequence[str]) -> None:
     if device.choose().is_gpu:
         bench = _bench()
         bench.ladder(problem, {name: STEPS[name] for name in steps})
-        _show_ladder(_all_right(bench.record), workload)
+        _show_ladder(_all_right(bench.record), workload, parts=parts)
         return
     _count(problem, steps)
     record = _only(recorded(), workload, steps)
@@ -449,14 +456,13 @@ def measure(workload: str, steps: Sequence[str]) -> None:
         say(NOT_RECORDED.format(what=f"these steps on `{workload}`"))
         return
     say("The times below were **recorded**, not measured now; the title names the device and the day.")
-    _show_ladder(record, workload)
+    _show_ladder(record, workload, parts=parts)
 
 
-def _show_ladder(record: Record, workload: str) -> None:
+def _show_ladder(record: Record, workload: str, *, parts: bool) -> None:
     say(tables.ladder(record, workload).markdown())
-    parts = tables.parts(record, workload)
-    if parts.rows:
-        say(parts.markdown())
+    if parts:
+        say(tables.parts(record, workload).markdown())
     show(plots.ladder(record, workload), f"useful TFLOP/s of steps on {workload}")
 
 
@@ -598,9 +604,13 @@ def counts_of(text: str) -> tuple[int, ...]:
     """Token counts from text such as "150, 80, 200".
 
     Raises:
-        ValueError: something in it is not a number.
+        ValueError: something in it is not a whole number.
     """
-    return tuple(int(word) for word in text.replace(",", " ").split())
+    words = text.replace(",", " ").split()
+    for word in words:
+        if not word.isdecimal():
+            raise ValueError(f"{word!r} is no count: use whole numbers, such as 150, 80, 0")
+    return tuple(int(word) for word in words)
 
 
 def explore(draw: Callable[..., Figure], alt: str, **controls: Control) -> None:

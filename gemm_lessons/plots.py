@@ -229,6 +229,8 @@ def _draw_timeline(axes: Any, timeline: Timeline, scale: float, shown: float) ->
                 (sm, 1), facecolors="none", hatch="///", linewidth=0,
             )  # fmt: skip
     axes.set_ylim(timeline.num_sms, 0)
+    labelled = range(0, timeline.num_sms, max(1, timeline.num_sms // 8))
+    axes.set_yticks([sm + 0.5 for sm in labelled], [str(sm) for sm in labelled])
     axes.set_ylabel("SM")
 
 

@@ -1,7 +1,10 @@
 """The notebooks' helpers: what they show, what they refuse, and that they tell wrong kernels from right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numba import cuda
 
 from gemm_lessons import device, lesson
 from gemm_lessons.launch import LaunchError
@@ -99,6 +102,34 @@ def test_the_simulator_judges_in_a_process_of_its_own(tmp_path):
     assert "index 7 is outside axis 0 (size 7)" in str(verdict)
 
 
+@pytest.fixture
+def on_a_gpu(monkeypatch):
+    """Let the helpers believe in a GPU: their children in the simulator are real, those on the GPU die."""
+    pretended = replace(device.choose(), kind="gpu")
+    monkeypatch.setattr(device, "choose", lambda: pretended)
+
+
+def test_on_a_gpu_a_changed_step_is_judged_by_both(on_a_gpu, capsys):
+    verdict = lesson.broken("naive", BOUNDS)
+    shown = capsys.readouterr().out
+    assert "OutOfBoundsError" in str(verdict)
+    assert "**This GPU** says" in shown
+    assert "GEMM_LESSONS_DEVICE=gpu, but" in shown
+    assert "**The checked simulator** says" in shown
+
+
+@cuda.jit
+def unguarded(values, other):
+    values[cuda.grid(1)] = other[0]
+
+
+def test_on_a_gpu_a_cells_kernel_is_judged_in_the_simulator(on_a_gpu):
+    values, other = np.zeros(7, np.float32), np.ones(1, np.float32)
+    assert lesson.try_kernel(unguarded, 1, 7, values, other).right
+    assert "index 7 is outside axis 0 (size 7)" in str(lesson.try_kernel(unguarded, 2, 4, values, other))
+    assert not values.any(), "the arrays stay as they are"
+
+
 def test_a_child_that_dies_is_no_verdict(tmp_path):
     path = tmp_path / "cell.py"
     path.write_text("raise SystemExit('no kernel here')")
@@ -122,5 +153,6 @@ def test_limits_always_have_the_data_sheet():
 
 def test_counts_of_text():
     assert lesson.counts_of("150, 80 200,0") == (150, 80, 200, 0)
-    with pytest.raises(ValueError, match="many"):
-        lesson.counts_of("many")
+    for wrong in ("3, many", "3, -1", "2.5"):
+        with pytest.raises(ValueError, match="is no count"):
+            lesson.counts_of(wrong)
