@@ -565,6 +565,9 @@ def timelines(problem: GroupedProblem, schedules: Sequence[str], *functions: Any
 
     Returns:
         Timelines in nanoseconds of a GPU, or in the simulator's virtual ticks.
+
+    Raises:
+        LessonError: a result was wrong, or the simulator found something.
     """
     from gemm_lessons.steps import persistent
 
@@ -575,7 +578,10 @@ def timelines(problem: GroupedProblem, schedules: Sequence[str], *functions: Any
         for schedule in schedules:
             prepared = persistent.prepare(problem, replace(config, trace=True), inputs, schedule=schedule)
             # why it comes first: the first launch on a GPU loads the module, which looks like an idle device
-            prepared.check(inputs).raise_if_wrong(schedule)
+            try:
+                prepared.check(inputs).raise_if_wrong(schedule)
+            except (SimulatorError, AssertionError) as error:
+                raise LessonError(_first_finding(error)) from None
             if device.choose().is_gpu:
                 persistent.launch(prepared)
                 prepared.result()  # waits

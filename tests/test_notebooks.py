@@ -45,21 +45,88 @@ def test_the_core_notebooks_are_here():
     assert {"00", "01", "02", "03", "05"} <= {path.name[:2] for path in NOTEBOOKS}
 
 
+def execute(notebook, where, folder, timeout=200):
+    """Run all cells in a kernel of its own, and return everything that they show."""
+    nbclient = pytest.importorskip("nbclient", reason="NOT RUN: needs nbclient (extra: dev)")
+    search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "GEMM_LESSONS_DEVICE": where, "PYTHONPATH": search}
+    environment.pop("NUMBA_ENABLE_CUDASIM", None)  # this process has set it for itself
+    client = nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", allow_errors=False)
+    client.execute(cwd=str(folder), env=environment)
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+def read(path):
+    nbformat = pytest.importorskip("nbformat", reason="NOT RUN: needs nbformat (extra: dev)")
+    return nbformat.read(path, as_version=4)
+
+
 @each_notebook
 def test_runs_without_a_gpu(path, tmp_path):
-    nbclient = pytest.importorskip("nbclient", reason="NOT RUN: needs the extra `lab`")
-    nbformat = pytest.importorskip("nbformat")
-    search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "GEMM_LESSONS_DEVICE": "sim", "PYTHONPATH": search}
-    notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(notebook, timeout=200, kernel_name="python3")
-    client.execute(cwd=str(tmp_path), env=environment)
-    shown = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    shown = execute(read(path), "sim", tmp_path)
     errors = [output.text for output in shown if output.get("name") == "stderr"]
     assert not errors, f"{path.name} writes to stderr: {errors[0]}"
     for output in shown:
         text = output.get("text", "") or "".join(output.get("data", {}).get("text/plain", ""))
         assert len(text.splitlines()) <= 40, f"{path.name} shows {len(text.splitlines())} lines at once"
+
+
+@pytest.mark.gpu
+@pytest.mark.timeout(1200)
+@each_notebook
+def test_runs_on_a_gpu(path, tmp_path):
+    execute(read(path), "gpu", tmp_path, timeout=600)
+
+
+def test_a_wrong_kernel_is_a_sentence_and_no_traceback(tmp_path):
+    nbformat = pytest.importorskip("nbformat", reason="NOT RUN: needs nbformat (extra: dev)")
+    source = """from gemm_lessons import lesson
+from gemm_lessons.steps import naive
+def make_kernel(config):
+    return cuda.jit(lambda x, w, y: None)
+from numba import cuda
+lesson.check(naive, make_kernel)"""
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["raises-exception"]})
+    shown = execute(nbformat.v4.new_notebook(cells=[cell]), "sim", tmp_path)
+    (error,) = [output for output in shown if output["output_type"] == "error"]
+    assert len(error["traceback"]) == 1
+    assert "every output is unwritten" in error["traceback"][0]
+
+
+SETUP = (ROOT / "notebooks" / "_setup.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def not_installed(monkeypatch, tmp_path):
+    """A place where the workbook is not installed, and the commands that set-up runs there."""
+    commands = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("subprocess.run", lambda command, check: commands.append(list(map(str, command))))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    return commands
+
+
+def test_setup_says_what_to_do_where_nothing_is_installed(not_installed):
+    with pytest.raises(SystemExit, match="use `make lab`"):
+        exec(SETUP, {})
+    assert not_installed == []
+
+
+def test_setup_finds_the_checkout_that_the_notebook_lies_in(not_installed, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    exec(SETUP, {})
+    assert sys.path[0] == str(ROOT)
+    assert not_installed == []
+
+
+def test_setup_downloads_on_colab_alone(not_installed, monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "google.colab", sys)
+    exec(SETUP.replace('REPOSITORY = ""', 'REPOSITORY = "https://example.org/workbook"'), {})
+    clone, install = not_installed
+    assert clone[:2] == ["git", "clone"]
+    assert clone[-2:] == ["https://example.org/workbook", str(tmp_path / "workbook")]
+    assert install[-1] == f"{tmp_path / 'workbook'}[lab,cu12]"
 
 
 def test_committed_as_the_tool_writes_them():
