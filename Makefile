@@ -42,7 +42,7 @@ bench: ## time the ladder on a GPU, record it, and renew README's table (EXTRAS=
 	$(INSTALL) gpu
 	$(RUN) -m gemm_lessons bench; status=$$?; $(RUN) -m gemm_lessons.authoring && exit $$status
 
-tables: ## renew README's table and picture from the recorded results
+tables: ## renew what is generated: README's table and picture, the notebooks' kernel cells
 	$(INSTALL) demo
 	$(RUN) -m gemm_lessons.authoring
 
