@@ -8,6 +8,7 @@ from numba import cuda
 
 from gemm_lessons import device, lesson
 from gemm_lessons.launch import LaunchError
+from gemm_lessons.measure.results import Measurement, Record
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import naive
 
@@ -144,6 +145,44 @@ def test_without_a_gpu_no_time_is_made_up(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "| naive | 8 |" in shown
     assert "No times are recorded" in shown
+
+
+class Bench:
+    """Stands in for a GPU: everything that it times has the given status."""
+
+    def __init__(self, status):
+        self.record = Record({"device": "NVIDIA Test"}, "2026-01-02T03:04:05+00:00", "float32")
+        self.status = status
+
+    def write(self, problem, names, kind):
+        self.record.problems[problem.name] = {"counts": list(problem.counts), "N": problem.N, "K": problem.K}
+        for name in names:
+            self.record.measurements.append(
+                Measurement(problem.name, name, kind, self.status, "why", median_us=5.0, useful_tflops=2.0)
+            )
+
+    def ladder(self, problem, steps):
+        self.write(problem, steps, "step")
+
+    def schedules(self, problem, step, names):
+        self.write(problem, names, "schedule")
+
+
+def test_on_a_gpu_what_is_shown_was_measured_now(on_a_gpu, capsys, monkeypatch):
+    monkeypatch.setattr(lesson, "_bench", lambda: Bench("ok"))
+    lesson.measure("S", ["padded", "naive"])
+    lesson.schedules("S")
+    shown = capsys.readouterr().out
+    assert "NVIDIA Test, 2026-01-02" in shown
+    assert "| naive | 5.00 |" in shown
+    assert "| work-stealing | 5.00 |" in shown
+    assert "recorded" not in shown
+
+
+def test_on_a_gpu_a_wrong_step_has_no_time(on_a_gpu, monkeypatch):
+    monkeypatch.setattr(lesson, "_bench", lambda: Bench("wrong"))
+    with pytest.raises(lesson.LessonError, match="padded on S: why"):
+        lesson.measure("S", ["padded"])
 
 
 def test_limits_always_have_the_data_sheet():
