@@ -181,6 +181,8 @@ def _patch_device(cuda: Any) -> None:
     }
     for name, value in attributes.items():
         setattr(devices.FakeCUDADevice, name, value)
+    if not hasattr(cuda, "get_current_device"):  # plain numba
+        cuda.get_current_device = devices.FakeCUDADevice
     cuda.Event.elapsed_time = _elapsed_time
 
 
@@ -214,7 +216,7 @@ def _patch_casts() -> None:
     for name in ("numba.cuda.types", "numba.core.types"):
         try:
             integer: Any = importlib.import_module(name).Integer
-        except ImportError:
+        except (ImportError, AttributeError):  # plain numba has them in numba.core only
             continue
         if getattr(integer.cast_python_value, "simulated", False):
             continue

@@ -74,9 +74,16 @@ def frame_place(frame: FrameType) -> Place:
     return place_of(*instruction_at(frame))
 
 
+_own: dict[str, tuple[int, bool]] = {}
+
+
 def is_kernel_frame(frame: FrameType) -> bool:
     """Whether a frame is the student's, not the simulator's or an instruction library's."""
-    return not frame.f_globals.get("__name__", "").startswith(tuple(LIBRARIES))
+    name = frame.f_globals.get("__name__", "")
+    known = _own.get(name)
+    if known is None or known[0] != len(LIBRARIES):
+        known = _own[name] = len(LIBRARIES), not name.startswith(tuple(LIBRARIES))
+    return known[1]
 
 
 def kernel_frame(depth: int = 1) -> FrameType:

@@ -16,30 +16,58 @@ import sys
 import time
 from pathlib import Path
 
+os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
+
+import numpy as np
+from numba import cuda, float32, int32
+
 ROOT = Path(__file__).parents[2]
 SIZE, TILE = 64, 16
 
 
-def kernels():
-    """The launches to time, by name."""
-    import numpy as np
-    from numba import cuda, float32, int32
+@cuda.jit
+def naive(a, b, c):
+    row, col = cuda.grid(2)
+    if row < c.shape[0] and col < c.shape[1]:
+        acc = float32(0)
+        for k in range(a.shape[1]):
+            acc += a[row, k] * b[k, col]
+        c[row, col] = acc
 
-    @cuda.jit
-    def naive(a, b, c):
-        row, col = cuda.grid(2)
-        if row < c.shape[0] and col < c.shape[1]:
-            acc = float32(0)
-            for k in range(a.shape[1]):
-                acc += a[row, k] * b[k, col]
-            c[row, col] = acc
 
-    @cuda.jit
-    def tiled(a, b, c):
-        s_a = cuda.shared.array((TILE, TILE), float32)
-        s_b = cuda.shared.array((TILE, TILE), float32)
-        col, row = cuda.grid(2)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+@cuda.jit
+def tiled(a, b, c):
+    s_a = cuda.shared.array((TILE, TILE), float32)
+    s_b = cuda.shared.array((TILE, TILE), float32)
+    col, row = cuda.grid(2)
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    acc = float32(0)
+    for k in range(0, a.shape[1], TILE):
+        s_a[ty, tx] = a[row, k + tx]
+        s_b[ty, tx] = b[k + ty, col]
+        cuda.syncthreads()
+        for i in range(TILE):
+            acc += s_a[ty, i] * s_b[i, tx]
+        cuda.syncthreads()
+    c[row, col] = acc
+
+
+@cuda.jit
+def persistent(counter, a, b, c):
+    s_a = cuda.shared.array((TILE, TILE), float32)
+    s_b = cuda.shared.array((TILE, TILE), float32)
+    s_tile = cuda.shared.array(1, int32)
+    tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+    across = c.shape[1] // TILE
+    while True:
+        if tx == 0 and ty == 0:
+            s_tile[0] = cuda.atomic.add(counter, 0, 1)
+        cuda.syncthreads()
+        tile = s_tile[0]
+        cuda.syncthreads()
+        if tile >= across * (c.shape[0] // TILE):
+            break
+        row, col = tile // across * TILE + ty, tile % across * TILE + tx
         acc = float32(0)
         for k in range(0, a.shape[1], TILE):
             s_a[ty, tx] = a[row, k + tx]
@@ -50,32 +78,9 @@ def kernels():
             cuda.syncthreads()
         c[row, col] = acc
 
-    @cuda.jit
-    def persistent(counter, a, b, c):
-        s_a = cuda.shared.array((TILE, TILE), float32)
-        s_b = cuda.shared.array((TILE, TILE), float32)
-        s_tile = cuda.shared.array(1, int32)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        across = c.shape[1] // TILE
-        while True:
-            if tx == 0 and ty == 0:
-                s_tile[0] = cuda.atomic.add(counter, 0, 1)
-            cuda.syncthreads()
-            tile = s_tile[0]
-            cuda.syncthreads()
-            if tile >= across * (c.shape[0] // TILE):
-                break
-            row, col = tile // across * TILE + ty, tile % across * TILE + tx
-            acc = float32(0)
-            for k in range(0, a.shape[1], TILE):
-                s_a[ty, tx] = a[row, k + tx]
-                s_b[ty, tx] = b[k + ty, col]
-                cuda.syncthreads()
-                for i in range(TILE):
-                    acc += s_a[ty, i] * s_b[i, tx]
-                cuda.syncthreads()
-            c[row, col] = acc
 
+def launches():
+    """The launches to time, by name; each returns seconds."""
     rng = np.random.default_rng(0)
     a, b = (rng.random((SIZE, SIZE), dtype=np.float32) for _ in range(2))
     wanted = a @ b
@@ -101,7 +106,7 @@ def worker(repeat: int) -> None:
     from gemm_lessons import sim
 
     sim.install()
-    print(json.dumps({name: [run() for _ in range(repeat)] for name, run in kernels().items()}))
+    print(json.dumps({name: [run() for _ in range(repeat)] for name, run in launches().items()}))
 
 
 def main() -> None:
