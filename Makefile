@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 INSTALL := @$(PYTHON) tools/install.py --venv $(VENV) $(addprefix --with ,$(EXTRAS)) --for
 endif
 
-.PHONY: help demo test test-all lab gpu-check bench tables lint doctor
+.PHONY: help demo test test-all lab gpu-check bench tables lint doctor sim-peers sim-speed
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,3 +55,11 @@ lint: ## ruff and mypy
 doctor: ## what runs here, and what to install
 	$(INSTALL) demo
 	@$(RUN) -m gemm_lessons doctor
+
+sim-peers: ## numba-cuda's own tests through the simulator: stock, plain and checked
+	$(INSTALL) test
+	$(RUN) tests/sim/run_peers.py
+
+sim-speed: ## the simulator's speed beside Numba's own
+	$(INSTALL) test
+	$(RUN) tests/sim/speed.py

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import random
+import threading
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -59,6 +60,7 @@ class Engine(Ordering, Witness):
         progress: Grows whenever something happens that is not a failing spin.
         meetings: Groups of threads of several blocks that wait for members.
         at: The instruction on whose behalf a meaning or an agent accesses memory.
+        owner: The Python thread that launched.
         shadows: The functions of the launch, as they run here.
         debug: Whether the kernel was compiled with ``debug=True``.
     """
@@ -88,6 +90,7 @@ class Engine(Ordering, Witness):
         self.shadows: Shadows | None = None
         self.at: Spot | None = None
         self.debug = False
+        self.owner = 0
         self.failure: BaseException | None = None
         self.progress = 0
         self.ticks = 0
@@ -128,6 +131,7 @@ class Engine(Ordering, Witness):
         if current is not None:
             raise RuntimeError("a kernel cannot launch a kernel in the simulator")
         self._function, self._args = function, args
+        self.owner = threading.get_ident()
         self._hub = getcurrent()
         block_dim.set(self.block)
         grid_dim.set(self.grid)

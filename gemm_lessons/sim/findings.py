@@ -50,10 +50,11 @@ class Findings:
         if known is not None:
             known.count += 1
             return None
+        kernel = self._engine.report.kernel
         finding = self._known[key] = Finding(
             kind,
-            message,
-            self._engine.report.kernel,
+            message if f"'{kernel}'" in message else f"kernel '{kernel}': {message}",
+            kernel,
             place,
             actor=actor,
             seed=self._engine.settings.seed,
@@ -94,7 +95,9 @@ class Findings:
         engine = self._engine
         sites = engine.recorder.sites
         first, second = sites.place(race.first.site), sites.place(race.second.site)
-        key = ("race", *sorted([(first, _act(race.first)), (second, _act(race.second))], key=str))
+        sides = sorted([(first, _act(race.first)), (second, _act(race.second))], key=str)
+        # why: ``h[i] += 1`` reads and writes; that is one mistake, not two.
+        key = ("race", first) if first == second else ("race", *sides)
         if key in self._known:
             self._known[key].count += race.count
             return
@@ -104,7 +107,6 @@ class Findings:
             (race.first.kind, first, who[0]),
             (race.second.kind, second, who[1]),
             engine.report.kernel,
-            race.address >= SHARED_LOG,
         )
         finding = self._known[key] = Finding(
             "race",

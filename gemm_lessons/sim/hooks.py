@@ -7,6 +7,7 @@ import functools
 import importlib
 import math
 import sys
+import threading
 import types
 import warnings
 from typing import Any
@@ -15,6 +16,7 @@ from gemm_lessons.sim import cudaapi
 from gemm_lessons.sim import engine as engines
 from gemm_lessons.sim.launching import dimensions, launch
 from gemm_lessons.sim.memory import GLOBAL
+from gemm_lessons.sim.registry import InstructionError
 from gemm_lessons.sim.report import Finding, MisuseError
 from gemm_lessons.sim.semantics import Shadows, cast_integer
 from gemm_lessons.sim.settings import Settings, settings
@@ -49,7 +51,9 @@ def install() -> bool:
 
 def _call(self: Any, *args: Any) -> Any:
     engine = engines.current
-    if engine is not None:
+    if engine is not None and engine.owner == threading.get_ident():
+        if self.grid_dim is not None:
+            raise InstructionError("a kernel cannot launch a kernel: return, and launch from the host.")
         return engine_shadows(engine).shadow(self.py_func)(*args)
     if self._device:
         message = (

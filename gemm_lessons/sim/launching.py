@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import threading
 import types
 from typing import Any
 
@@ -18,6 +19,10 @@ from gemm_lessons.sim.settings import Settings, settings
 
 _GRID_LIMITS = (2**31 - 1, 65535, 65535)
 _BLOCK_LIMITS = (1024, 1024, 64)
+
+
+#: Launches from several Python threads take turns.
+_one_at_a_time = threading.RLock()
 
 
 def dimensions(grid: Any, block: Any) -> tuple[Index3, Index3]:
@@ -70,7 +75,8 @@ def launch(
     shadows = Shadows(_device_function, functools.partial(_constant, engine))
     engine.shadows = shadows
     try:
-        engine.run(shadows.shadow(kernel.py_func), wrapped)
+        with _one_at_a_time:
+            engine.run(shadows.shadow(kernel.py_func), wrapped)
     finally:
         report.remember(engine.report)
         for copy_back in write_back:
@@ -164,4 +170,4 @@ def _constant(engine: Engine, value: Any) -> Any:
 def _device_function(value: Any) -> types.FunctionType | None:
     from numba.cuda.simulator.kernel import FakeCUDAKernel
 
-    return value.py_func if isinstance(value, FakeCUDAKernel) else None
+    return value.py_func if isinstance(value, FakeCUDAKernel) and value._device else None

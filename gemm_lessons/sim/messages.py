@@ -53,16 +53,15 @@ def race(
     first: tuple[int, Place, Actor],
     second: tuple[int, Place, Actor],
     kernel: str,
-    shared: bool,
 ) -> str:
     """Two accesses that nothing orders."""
     lines = [f"data race on {element} in kernel '{kernel}':"]
     lines += [f"    {who} {verb(kind)} it at {place}" for kind, place, who in (first, second)]
-    lines.append("    " + _race_advice(first, second, shared))
+    lines.append("    " + _race_advice(first, second))
     return "\n".join(lines)
 
 
-def _race_advice(first: tuple[int, Place, Actor], second: tuple[int, Place, Actor], shared: bool) -> str:
+def _race_advice(first: tuple[int, Place, Actor], second: tuple[int, Place, Actor]) -> str:
     kinds = {first[0], second[0]}
     one, two = first[2], second[2]
     if one.thread is None or two.thread is None:
@@ -92,8 +91,7 @@ def _race_advice(first: tuple[int, Place, Actor], second: tuple[int, Place, Acto
             "Both write, with no syncthreads() between. If the result needs both, use "
             "cuda.atomic; else let one thread write, or put cuda.syncthreads() between."
         )
-    same = first[1].line == second[1].line and not shared
-    if same:
+    if first[1] == second[1]:
         return "One thread's update can get lost. Use cuda.atomic, or give each thread its own element."
     return (
         "No syncthreads() lies between them: put cuda.syncthreads() between the write and the read "
@@ -106,8 +104,8 @@ def early_exit(place: Place, block: Any, waiting: int, gone: int, example: Any) 
     return (
         f"'{place.text}' at line {place.line} is not reached by all threads of block {block}: "
         f"{waiting} wait there, {gone} have already returned (first: {example}). On a GPU this is "
-        "undefined: it may hang or go wrong. Do not return before a barrier; guard the work with "
-        "'if' instead."
+        "undefined: it may hang or go wrong. Do not return before a barrier, nor put one into a "
+        "branch that only some threads take: guard the work with 'if', not the barrier."
     )
 
 

@@ -53,6 +53,8 @@ def modules() -> list[str]:
     spec = find_spec("numba_cuda")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("numba-cuda is not installed, and plain numba ships other tests")
+    if find_spec("filecheck") is None:
+        raise SystemExit("numba-cuda's tests need filecheck: pip install filecheck")
     tests = Path(next(iter(spec.submodule_search_locations))) / "numba" / "cuda" / "tests"
     return [
         f"{folder}.{file.stem}" for folder in FOLDERS for file in sorted((tests / folder).glob("test_*.py"))

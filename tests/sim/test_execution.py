@@ -3,6 +3,7 @@
 import io
 import math
 import pdb
+import threading
 import warnings
 
 import numpy as np
@@ -267,3 +268,37 @@ def test_cooperative_launch_knows_what_fits():
 
     with pytest.raises(sim.SimulatorError, match="no more than 64 fit"):
         kernel[65, 256](np.zeros(65 * 256))
+
+
+def test_launches_from_several_python_threads_take_turns():
+    results = {}
+
+    @cuda.jit
+    def kernel(x, value):
+        i = cuda.grid(1)
+        x[i] = value
+        cuda.syncthreads()
+        cuda.syncthreads()
+
+    def work(value):
+        x = np.zeros(64)
+        for _ in range(5):
+            kernel[1, 64](x, value)
+        results[value] = x
+
+    workers = [threading.Thread(target=work, args=(value,)) for value in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all((x == value).all() for value, x in results.items())
+    assert len(results) == 4
+
+
+def test_a_kernel_cannot_launch_a_kernel():
+    @cuda.jit
+    def outer(x):
+        fill[1, 1](x, 1)
+
+    with pytest.raises(sim.SimulatorError, match="cannot launch"):
+        outer[1, 1](np.zeros(1))
