@@ -349,7 +349,7 @@ class {name}(KernelArray):
                 {init_read}
                 item = self.raw[index]
                 return item if self._read is None else self._read(item)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, IndexError):
             pass
         return self.get(index)
 
@@ -368,7 +368,7 @@ class {name}(KernelArray):
                 {init_write}
                 {log_write}
                 return
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, IndexError):
             pass
         self.set(index, value)
 '''

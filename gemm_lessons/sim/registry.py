@@ -56,15 +56,15 @@ SCOPE_SIZES = {"thread": 1, "warp": 32, "warpgroup": 128}
 SHARED_WINDOW = 1 << 24
 
 
-#: Prefixes of modules whose code is never shown as the place of a finding: an instruction library
-#: adds its own with :func:`library`, so that messages name the line of the kernel that calls it.
-LIBRARIES = ["gemm_lessons.sim.", "numpy", "greenlet", "numba.cuda.simulator", "numba.core."]
+#: Modules and packages whose code is never shown as the place of a finding: an instruction library
+#: adds itself with :func:`library`, so that messages name the line of the kernel that calls it.
+LIBRARIES = ["gemm_lessons.sim", "numpy", "greenlet", "numba.cuda.simulator", "numba.core"]
 
 
-def library(prefix: str) -> None:
-    """Declare modules whose names start with a prefix to be a library of instructions."""
-    if prefix not in LIBRARIES:
-        LIBRARIES.append(prefix)
+def library(package: str) -> None:
+    """Declare a package, or a module, to be a library of instructions."""
+    if package not in LIBRARIES:
+        LIBRARIES.append(package)
 
 
 class InstructionError(ValueError):

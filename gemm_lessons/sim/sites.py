@@ -82,7 +82,8 @@ def is_kernel_frame(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__", "")
     known = _own.get(name)
     if known is None or known[0] != len(LIBRARIES):
-        known = _own[name] = len(LIBRARIES), not name.startswith(tuple(LIBRARIES))
+        inside = any(f"{name}.".startswith(f"{package}.") for package in LIBRARIES)
+        known = _own[name] = len(LIBRARIES), not inside
     return known[1]
 
 
