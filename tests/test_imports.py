@@ -25,7 +25,7 @@ LAYERS = (
         "tile_queue",
     ),
     ("steps",),
-    ("moe", "grouped_gemm"),
+    ("moe", "grouped_gemm", "interchange"),
     ("measure", "grading", "plots", "pictures", "memory_pictures"),
     ("authoring", "cli", "lesson", "cell_kernels", "__main__"),
 )

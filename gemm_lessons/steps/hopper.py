@@ -414,6 +414,34 @@ def make_kernel(config: Config) -> Any:
     return hopper_kernel
 
 
+def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, y: Any) -> Launch | None:
+    """Prepare the launch for arrays that exist; None if there is nothing to do.
+
+    Args:
+        problem: its N, K, num_groups and total_tokens; how tokens are routed is read from offsets, by
+            every launch anew.
+        config: compile-time constants that fit the problem.
+        x: device array [total_tokens, K]; the caller keeps it alive, and w and y.
+        w: device array [num_groups, N, K].
+        offsets: int32 device array [num_groups + 1].
+        y: device array [total_tokens, N].
+    """
+    tickets = most_tickets(problem, config.BM, config.BN)
+    if not tickets:
+        return None
+    stacked = w.reshape(problem.num_groups * problem.N, problem.K)
+    maps = tensor_map.encode([(x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)])
+    sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
+    counters = to_device(np.zeros(2, np.int32))
+    return Launch(
+        make_kernel(config),
+        min(device.choose().num_sms, tickets),
+        config.num_threads,
+        (maps, offsets, *sizes, y.view(np.uint16), counters),
+        shared_bytes=config.shared_bytes,
+    )
+
+
 def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
     """Encode the tensor maps and prepare the only launch.
 
@@ -428,29 +456,15 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
         LaunchError: the GPU has less shared memory than the configuration wants.
     """
     config, x, w = begin(problem, inputs, config, choose_config(problem), SIM_CONFIG)
-    offsets, counters = to_device(problem.offsets), to_device(np.zeros(2, np.int32))
     output, y = guarded_output(problem)
-    tickets = most_tickets(problem, config.BM, config.BN)
-    num_blocks = min(device.choose().num_sms, tickets)
-    parts = {}
-    maps = None
-    if tickets:
-        stacked = w.reshape(problem.num_groups * problem.N, problem.K)
-        maps = tensor_map.encode([(x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)])
-        sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
-        parts["gemm"] = Launch(
-            make_kernel(config),
-            num_blocks,
-            config.num_threads,
-            (maps, offsets, *sizes, y.view(np.uint16), counters),
-            shared_bytes=config.shared_bytes,
-        )
+    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
     tiles_n = ceil_div(problem.N, config.BN)
     tokens = sum(ceil_div(count, STEP) * STEP for count in problem.counts)
     work = Work(
-        launches=len(parts),
-        blocks=num_blocks,
+        launches=1 if gemm else 0,
+        blocks=gemm.num_blocks if gemm else 0,
         tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
         flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
     )
-    return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w, maps))
+    parts = {"gemm": gemm} if gemm else {}
+    return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))

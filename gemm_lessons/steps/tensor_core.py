@@ -292,6 +292,28 @@ def choose_config(problem: GroupedProblem, compute_capability: tuple[int, int]) 
     return replace(CONFIG, dtype=problem.dtype)
 
 
+def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, y: Any) -> Launch | None:
+    """Prepare the launch for arrays that exist; None if there is nothing to do.
+
+    Args:
+        problem: what is computed; its counts fix the tiles.
+        config: compile-time constants that fit the problem, its dtype among them.
+        x: device array [total_tokens, K].
+        w: device array [num_groups, N, K].
+        offsets: int32 device array [num_groups + 1], the problem's.
+        y: device array [total_tokens, N].
+    """
+    tile_offsets = count_tiles(problem, config.BM, config.BN)
+    num_tiles = int(tile_offsets[-1])
+    if not num_tiles:
+        return None
+    x_words, w_words, y_words = (array.view(np.uint16) for array in (x, w, y))
+    arguments = (x_words, w_words, offsets, to_device(tile_offsets), y_words)
+    return Launch(
+        make_kernel(config), num_tiles, config.num_threads, arguments, shared_bytes=config.shared_bytes
+    )
+
+
 def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
     """Prepare one launch with a block for each tile of each expert.
 
@@ -309,18 +331,9 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
     config, x, w = begin(problem, inputs, config, on_gpu, SIM_CONFIG)
     config = replace(config, dtype=problem.dtype)
     output, y = guarded_output(problem)
-    tile_offsets = count_tiles(problem, config.BM, config.BN)
-    num_tiles = int(tile_offsets[-1])
-    parts = {}
-    if num_tiles:
-        words = [array.view(np.uint16) for array in (x, w, y)]
-        parts["gemm"] = Launch(
-            make_kernel(config),
-            num_tiles,
-            config.num_threads,
-            (*words[:2], to_device(problem.offsets), to_device(tile_offsets), words[2]),
-            shared_bytes=config.shared_bytes,
-        )
+    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
+    num_tiles = gemm.num_blocks if gemm else 0
     flops = 2 * num_tiles * config.BM * config.BN * ceil_div(problem.K, BK) * BK
-    work = Work(launches=len(parts), blocks=num_tiles, tiles=num_tiles, flops=flops)
+    work = Work(launches=1 if gemm else 0, blocks=num_tiles, tiles=num_tiles, flops=flops)
+    parts = {"gemm": gemm} if gemm else {}
     return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))

@@ -1,0 +1,253 @@
+"""The public function: pick a step by device, dtype and shape, and run it on arrays of any library.
+
+    y = gemm_lessons.grouped_gemm(x, w, offsets)            y[o[g]:o[g+1]] = x[o[g]:o[g+1]] @ w[g].T
+
+    prepared = prepare(x, w, offsets, out=y)                checks, tensor maps and compilation, once
+    prepared()                                              a launch: a few microseconds, graph-capturable
+
+| dtype              | GPU                                 | step          |
+|--------------------|-------------------------------------|---------------|
+| bfloat16           | compute capability 9.0, N and K % 8 | `hopper`      |
+| bfloat16           | 8.0 and newer                       | `tensor_core` |
+| float16            | 7.5 and newer                       | `tensor_core` |
+| float32            | any                                 | `tiled`       |
+
+How many tokens an expert has on average decides the tile, not the step: see `steps.hopper.choose_config`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons import device
+from gemm_lessons.interchange import as_device_array, caller_stream, empty_like_family
+from gemm_lessons.launch import Launch, to_device
+from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError, check_offsets
+from gemm_lessons.schedule import count_tiles
+from gemm_lessons.steps import hopper, tensor_core, tiled
+
+device.choose()
+
+from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A step and why it was picked, one sentence."""
+
+    step: str
+    reason: str
+
+
+def choose_step(dtype: str, N: int, K: int, compute_capability: tuple[int, int]) -> Choice:
+    """Pick a step by the rule in the module's docstring.
+
+    Raises:
+        ProblemError: no step computes in this dtype on this device.
+    """
+    generation = "{}.{}".format(*compute_capability)
+    if dtype == "float32":
+        return Choice("tiled", "float32 has no tensor cores without losing digits")
+    if dtype == "float16":
+        return Choice("tensor_core", "float16: wgmma is used for bfloat16 only")
+    if dtype != "bfloat16":
+        raise ProblemError(f"no step computes in {dtype} yet: use float32, float16 or bfloat16")
+    if compute_capability < (8, 0):
+        raise ProblemError(f"compute capability {generation} knows no bfloat16: use float16")
+    if compute_capability[0] != 9:
+        return Choice("tensor_core", f"wgmma exists on compute capability 9.0 only, and this is {generation}")
+    if N % 8 or K % 8:
+        return Choice("tensor_core", f"TMA needs N and K in multiples of 8, and they are {N} and {K}")
+    return Choice("hopper", "bfloat16 on Hopper: TMA and wgmma")
+
+
+@dataclass(frozen=True)
+class PreparedCall:
+    """A grouped GEMM on given arrays: call it to enqueue it on a stream.
+
+    Attributes:
+        out: the output, in the caller's library.
+        choice: the step that runs, and why.
+        frozen_counts: the step took the counts when it was prepared; if False, every launch reads
+            offsets anew, so that a replayed graph may bring other counts.
+    """
+
+    out: Any
+    choice: Choice
+    frozen_counts: bool
+    _launch: Launch | None
+    _finish: Callable[[], None]
+    _arrays: tuple[Any, ...]
+    _views: tuple[Any, ...]  # why kept: tensor maps hold addresses only
+
+    def __call__(self, stream: Any = None) -> Any:
+        """Enqueue it on a stream, the caller's current one if none is given; returns `out`."""
+        if self._launch is not None:
+            self._launch(caller_stream(stream, *self._arrays))
+            self._finish()
+        return self.out
+
+
+def prepare(
+    x: Any, w: Any, offsets: Any, out: Any = None, *, stream: Any = None, validate: bool = True
+) -> PreparedCall:
+    """Check everything, pick a step, compile it and encode its tensor maps.
+
+    Args:
+        x: tokens [total_tokens, K] of all experts, sorted by expert; any library's device array.
+        w: weights [num_groups, N, K], the same dtype.
+        offsets: int32 [num_groups + 1] on the device: where each expert's rows begin.  A host array
+            or a list is copied there.
+        out: [total_tokens, N] of x's dtype, or None to allocate it in x's library.
+        stream: where offsets become ready, if they must be read now.
+        validate: check the values of offsets, which waits for the stream if they are on the device.
+
+    Raises:
+        ProblemError: shapes, dtypes or offsets do not match, or no step takes them.
+        LaunchError: the device has not enough shared memory for the step.
+    """
+    x_view, w_view = as_device_array("x", x), as_device_array("w", w)
+    if x_view.ndim != 2 or w_view.ndim != 3 or x_view.shape[1] != w_view.shape[2]:
+        raise ProblemError(
+            "x must be [total_tokens, K] and w [num_groups, N, K] with the same K,"
+            f" got {tuple(x_view.shape)} and {tuple(w_view.shape)}"
+        )
+    if x_view.dtype != w_view.dtype:
+        raise ProblemError(f"x is {x_view.dtype} and w is {w_view.dtype}: use one dtype for both")
+    (total_tokens, K), (num_groups, N, _) = x_view.shape, w_view.shape
+    dtype = next((name for name, known in DTYPES.items() if known == x_view.dtype), str(x_view.dtype))
+    compute_capability = device.choose().compute_capability
+    choice = choose_step(dtype, N, K, compute_capability)
+    offsets_view = _offsets_on_device(offsets, num_groups)
+    frozen_counts = choice.step != "hopper"
+    counts = (total_tokens,) + (0,) * (num_groups - 1)  # why these: any that add up, as nobody looks at them
+    if validate or frozen_counts:
+        on_stream = caller_stream(stream, x, offsets)
+        values = offsets_view.copy_to_host(stream=on_stream)
+        if on_stream:
+            on_stream.synchronize()
+        check_offsets(values, total_tokens)
+        counts = tuple(int(count) for count in np.diff(values))
+    problem = GroupedProblem(counts, N, K, dtype)
+    if out is None:
+        out = empty_like_family(x, (total_tokens, N), x_view.dtype)
+    y = as_device_array("out", out)
+    if tuple(y.shape) != (total_tokens, N) or y.dtype != x_view.dtype:
+        raise ProblemError(
+            f"out is {y.dtype} {tuple(y.shape)}, and this problem needs {dtype} {(total_tokens, N)}"
+        )
+    launch = _bind(choice.step, problem, x_view, w_view, offsets_view, y)
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
+    arrays, views = (x, w, out, offsets), (x_view, w_view, offsets_view, y)
+    return PreparedCall(out, choice, frozen_counts, launch, _copy_back(y, out), arrays, views)
+
+
+def grouped_gemm(
+    x: Any,
+    w: Any,
+    offsets: Any,
+    out: Any = None,
+    *,
+    scales: Any = None,
+    out_dtype: Any = None,
+    stream: Any = None,
+    validate: bool = True,
+) -> Any:
+    """Multiply every expert's tokens by its own weights: y[o[g]:o[g+1]] = x[o[g]:o[g+1]] @ w[g].T.
+
+    Takes and returns arrays of any library that has DLPack or `__cuda_array_interface__` (torch, CuPy,
+    Numba), without copying them, on the caller's stream.  Every call checks, allocates and encodes: in a
+    loop, or under a CUDA graph, use `prepare`.
+
+    Args:
+        x: tokens [total_tokens, K], sorted by expert.
+        w: weights [num_groups, N, K], as nn.Linear stores them, of x's dtype.
+        offsets: int32 [num_groups + 1]: where each expert's rows begin.
+        out: [total_tokens, N] of x's dtype, or None to allocate it in x's library.
+        scales: for 8-bit inputs, which no step takes yet.
+        out_dtype: None or x's dtype.
+        stream: of Numba, torch, CuPy or a number; None is the current stream of x's library.
+        validate: check the values of offsets.  That waits for them; without it, wrong offsets give wrong
+            outputs, but nothing outside the arrays is touched.
+
+    Returns:
+        out.
+
+    Raises:
+        ProblemError: shapes, dtypes or offsets do not match, or no step takes them.
+    """
+    if scales is not None:
+        raise ProblemError("scales belong to 8-bit inputs, and no step computes in 8 bits yet")
+    if out_dtype is not None and _dtype_name(out_dtype) != _dtype_name(x.dtype):
+        raise ProblemError(
+            f"outputs have the inputs' dtype, {_dtype_name(x.dtype)}, not {_dtype_name(out_dtype)}"
+        )
+    return prepare(x, w, offsets, out, stream=stream, validate=validate)(stream)
+
+
+def _dtype_name(dtype: Any) -> str:
+    """The same name for numpy.dtype("float16"), torch.float16 and "float16"."""
+    return getattr(dtype, "name", str(dtype)).rsplit(".", 1)[-1]
+
+
+def _offsets_on_device(offsets: Any, num_groups: int) -> Any:
+    if isinstance(offsets, list | tuple | np.ndarray):
+        values = np.asarray(offsets)
+        if not np.issubdtype(values.dtype, np.integer):
+            raise ProblemError(f"offsets must be integers, got {values.dtype}")
+        view = to_device(values.astype(np.int32))
+    else:
+        view = as_device_array("offsets", offsets)
+    if view.dtype != np.int32 or tuple(view.shape) != (num_groups + 1,):
+        raise ProblemError(
+            f"offsets must be int32 [{num_groups + 1}], num_groups + 1, got {view.dtype} {tuple(view.shape)}"
+        )
+    return view
+
+
+def _bind(step: str, problem: GroupedProblem, x: Any, w: Any, offsets: Any, y: Any) -> Launch | None:
+    """The step's launch on these arrays."""
+    chosen = device.choose()
+    if step == "hopper":
+        config = hopper.choose_config(problem) if chosen.is_gpu else hopper.SIM_CONFIG
+        config.validate(problem)
+        return hopper.bind(problem, config, x, w, offsets, y)
+    if step == "tensor_core":
+        warps = tensor_core.SIM_CONFIG
+        if chosen.is_gpu:
+            warps = tensor_core.choose_config(problem, chosen.compute_capability)
+        warps.validate(problem)
+        return tensor_core.bind(problem, replace(warps, dtype=problem.dtype), x, w, offsets, y)
+    small = tiled.fit_loads(tiled.CONFIG if chosen.is_gpu else tiled.SIM_CONFIG, problem, x, w)
+    tile_offsets = count_tiles(problem, small.BM, small.BN)
+    num_tiles = int(tile_offsets[-1])
+    if not num_tiles:
+        return None
+    return Launch(
+        tiled.make_kernel(small), num_tiles, small.num_threads, (x, w, offsets, to_device(tile_offsets), y)
+    )
+
+
+def _copy_back(y: Any, out: Any) -> Callable[[], None]:
+    """In the simulator, an output in NumPy's memory is a copy's copy; on a GPU there is nothing to do."""
+
+    def finish() -> None:
+        if isinstance(out, np.ndarray):
+            out[...] = y.copy_to_host()
+
+    return finish
+
+
+class _CallableModule(ModuleType):
+    """Makes `gemm_lessons.grouped_gemm(x, w, offsets)` work: function and module share the name."""
+
+    __call__ = staticmethod(grouped_gemm)
+
+
+sys.modules[__name__].__class__ = _CallableModule
