@@ -102,7 +102,7 @@ def make_tile_queue(BM: int, BN: int, band: int) -> tuple[Any, Any]:
             memory[CUT_SHIFT] = 2
         elif last_wave * 2 <= num_workers:
             memory[CUT_SHIFT] = 1
-        memory[PASS] = FULL_TILES
+        memory[PASS] = FULL_TILES if num_full > 0 else TAILS
         memory[CHUNK] = -LANES  # before the first chunk, whose experts the first look-up visits
         memory[BEFORE] = memory[TOTAL] = memory[START] = memory[COUNT] = 0
 
@@ -144,7 +144,8 @@ def make_tile_queue(BM: int, BN: int, band: int) -> tuple[Any, Any]:
             if memory[CHUNK] >= offsets.shape[0] - 1:
                 memory[CHUNK] = 0
                 memory[PASS] += 1
-            visit(memory, offsets, total_tokens, tiles_n)
+            if memory[PASS] < DONE:
+                visit(memory, offsets, total_tokens, tiles_n)
         return int32(0), int32(0), int32(0), int32(0)
 
     return open_queue, find_tile
