@@ -19,7 +19,7 @@ if device.choose().is_gpu and device.choose().compute_capability[0] != 9:
 ON_GPU = device.choose().is_gpu
 CONFIG = hopper.CONFIG if ON_GPU else hopper.SIM_CONFIG
 BM = CONFIG.BM
-SIZE = {"N": 392, "K": 456} if ON_GPU else {"N": 72, "K": 40}
+SIZE = {"N": 392, "K": 456} if ON_GPU else {"N": 40, "K": 72}
 
 
 def problem_of(counts, N=SIZE["N"], K=SIZE["K"]):
@@ -125,6 +125,23 @@ def test_wild_counts_on_the_device_stay_inside_the_output():
     hopper.launch(prepared)
     verdict = check_output(prepared.result(), problem_of((13, 0)), inputs)
     assert not verdict.guards_broken, verdict
+
+
+@pytest.mark.skipif(ON_GPU, reason="NOT RUN: on a GPU this hangs; the simulator says why")
+@pytest.mark.parametrize("barrier", ["full", "empty", "tile_ready", "tile_wanted"])
+def test_a_wrong_arrival_count_is_a_sentence(barrier):
+    from gemm_lessons import sim
+
+    class OneMore(hopper.Config):
+        @property
+        def arrivals(self):
+            counts = super().arrivals
+            return counts | {barrier: counts[barrier] + 1}
+
+    problem = problem_of((5, 3), 8, 192)
+    prepared = hopper.prepare(problem, OneMore(BM=32, BN=64, box=16, num_stages=2, num_buffers=1))
+    with pytest.raises(sim.SimulatorError, match=r"\(1 arrivals and \d+ bytes are missing\)"):
+        hopper.launch(prepared)
 
 
 def test_nothing_is_launched_without_tokens():

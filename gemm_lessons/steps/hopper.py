@@ -56,6 +56,7 @@ from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
 from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4_trans
 from gemm_lessons.ptx.mbarrier import (
+    MOST_BYTES,
     fence_mbarrier_init,
     mbarrier_arrive,
     mbarrier_arrive_expect_tx,
@@ -133,6 +134,12 @@ class Config:
         return (self.num_consumers + 1) * WARPGROUP
 
     @property
+    def arrivals(self) -> dict[str, int]:
+        """How many arrivals end a phase of each barrier: the role card's numbers."""
+        consumer_warps = self.num_consumers * WARPS
+        return {"full": 1, "empty": consumer_warps, "tile_ready": 1, "tile_wanted": 1 + consumer_warps}
+
+    @property
     def stage_bytes(self) -> int:
         """One stage of the ring: BM rows of x, then BN rows of w."""
         return (self.BM + self.BN) * ROW_BYTES
@@ -162,6 +169,8 @@ class Config:
             raise ConfigError(f"BN is {self.BN}: use 64 or 128, one or two consumer warpgroups")
         if self.num_stages < 2 or self.num_buffers < 1:
             raise ConfigError("a ring needs at least two stages, and the epilogue one buffer")
+        if self.stage_bytes > MOST_BYTES:
+            raise ConfigError(f"a stage of {self.stage_bytes} bytes is more than an mbarrier counts")
         registers = WARPGROUP * (PRODUCER_REGISTERS + self.num_consumers * CONSUMER_REGISTERS)
         if registers > REGISTERS_PER_SM:
             raise ConfigError(
@@ -207,6 +216,8 @@ def make_kernel(config: Config) -> Any:
     # Barriers, by their place in shared memory.
     FULL, EMPTY, TILE_READY, TILE_WANTED = 0, 8 * STAGES, 16 * STAGES, 16 * STAGES + 8
     NUM_BARRIERS = 2 * STAGES + 2
+    full_arrivals, empty_arrivals = config.arrivals["full"], config.arrivals["empty"]
+    ready_arrivals, wanted_arrivals = config.arrivals["tile_ready"], config.arrivals["tile_wanted"]
     CONSUMER_WARPS = CONSUMERS * WARPS
     PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
     open_queue, find_tile = make_tile_queue(BM, BN, config.band)
@@ -290,7 +301,7 @@ def make_kernel(config: Config) -> Any:
 
         @inlined
         def multiply(acc, barriers, ring, w_part, num_k, stage, phase):
-            """Acc = this warpgroup's 64 features times num_tokens tokens, over all of K."""
+            """Set acc to this warpgroup's 64 features times num_tokens tokens, over all of K."""
             for k_tile in range(num_k):
                 wait(barriers + FULL + 8 * stage, phase)
                 tile = ring + stage * STAGE_BYTES
@@ -322,8 +333,8 @@ def make_kernel(config: Config) -> Any:
         # Where this lane's row of 8 features begins in the first 16 tokens of a box: tiles 0 and 1 of a
         # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same 8 tokens later.
         token = (lane & 7) + (lane >> 4) * 8
-        piece = warp * 2 + (lane >> 3 & 1)
-        cell = uint32(token * ROW_BYTES + (piece ^ lane & 7) * 16)  # 128-byte swizzle
+        piece = warp * 2 + ((lane >> 3) & 1)
+        cell = uint32(token * ROW_BYTES + (piece ^ (lane & 7)) * 16)  # 128-byte swizzle
         if thread == 0:
             wait_for_buffers()
         bar_sync(barrier, WARPGROUP)
@@ -354,7 +365,7 @@ def make_kernel(config: Config) -> Any:
                 elif feature + (thread & 7) * 8 < N:
                     # why not TMA: it would write the whole box, over the next expert's rows.
                     for token in range(thread >> 3, left, WARPGROUP // 8):
-                        a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + (thread & 7 ^ token & 7) * 16)
+                        a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + ((thread ^ token) & 7) * 16)
                         column = feature + (thread & 7) * 8
                         st_global_v4(address_of(y, (row + box * BOX + token, column)), a, b, c, d)
 
@@ -394,10 +405,10 @@ def make_kernel(config: Config) -> Any:
 
         if cuda.threadIdx.x == 0:
             for stage in range(STAGES):
-                mbarrier_init(barriers + FULL + 8 * stage, 1)
-                mbarrier_init(barriers + EMPTY + 8 * stage, CONSUMER_WARPS)
-            mbarrier_init(barriers + TILE_READY, 1)
-            mbarrier_init(barriers + TILE_WANTED, 1 + CONSUMER_WARPS)
+                mbarrier_init(barriers + FULL + 8 * stage, full_arrivals)
+                mbarrier_init(barriers + EMPTY + 8 * stage, empty_arrivals)
+            mbarrier_init(barriers + TILE_READY, ready_arrivals)
+            mbarrier_init(barriers + TILE_WANTED, wanted_arrivals)
             fence_mbarrier_init()
         cuda.syncthreads()
 
