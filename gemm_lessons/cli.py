@@ -160,13 +160,13 @@ def bench(
     if not device.choose().is_gpu:
         _bench_without_gpu(problems)
         return
-    from gemm_lessons.steps import STEPS
+    from gemm_lessons.steps import steps_for
 
     # why: a part of the ladder must not replace the whole one that README shows
     whole = peers and not (workload or step or quick)
     path = out or path_for(device.choose().name, dtype, FOLDER if whole else Path("out"))
     the_bench = _bench(dtype, quick=quick, path=path)
-    _run_bench(the_bench, problems, _choose(step, STEPS), peers=peers)
+    _run_bench(the_bench, problems, _choose(step, steps_for(dtype)), peers=peers)
     _show_record(the_bench)
     console.print(f"written: {path} ({the_bench.record.seconds:.0f} s)", soft_wrap=True)
     if any(one.status in ("wrong", "failed") for one in the_bench.record.measurements):

@@ -119,3 +119,12 @@ def test_turing_has_no_bfloat16_and_no_asynchronous_copies():
     assert config.shared_bytes <= 64 * 1024, "a block of a Turing GPU has no more"
     with pytest.raises(ProblemError, match="use float16"):
         config.validate(problem_of((3,), dtype="bfloat16"))
+
+
+def test_each_dtype_has_its_steps():
+    from gemm_lessons.steps import STEPS, steps_for
+
+    assert steps_for("float32") is STEPS
+    assert list(steps_for("float16")) == ["tensor_core"]
+    assert list(steps_for("bfloat16")) == ["tensor_core", "hopper"]
+    assert steps_for("float8_e4m3fn") == {}

@@ -32,3 +32,11 @@ TENSOR_NAMES = ("tensor_core", "hopper")
 
 STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}
 TENSOR_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in TENSOR_NAMES}
+
+
+def steps_for(dtype: str) -> dict[str, ModuleType]:
+    """The steps that compute in a dtype, in order."""
+    if dtype == "float32":
+        return STEPS
+    names = {"float16": ("tensor_core",), "bfloat16": TENSOR_NAMES}.get(dtype, ())
+    return {name: TENSOR_STEPS[name] for name in names}
