@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.table import Table as RichTable
 
 from gemm_lessons import device
+from gemm_lessons.grading import commands
 
 # Whatever imports Numba is imported by the command that needs it: `doctor` and `--help` must work
 # where Numba does not.
@@ -42,6 +43,7 @@ app = typer.Typer(
 WIDE = 120  # columns of a terminal that has room for full headings
 console = Console(highlight=False)
 complain = Console(stderr=True, highlight=False)
+commands.register(app)
 
 Quick = Annotated[bool, typer.Option("--quick", help="Fewer samples and workloads.")]
 Names = list[str] | None

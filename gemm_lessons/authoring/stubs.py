@@ -1,13 +1,7 @@
 """Stubs from solutions: one source for both, so that they cannot drift apart.
 
-    # >>> fill (about 3 lines): what to do
-    the solution
-    # --- stub
-    what stands there instead: valid Python, that is never reached or does nothing in the solution
-    # <<< fill
-
 `python -m gemm_lessons.authoring.stubs [--check]` writes `exercises/exNN_topic.py` from
-`solutions/exNN_topic.py`, or fails if one of them is stale.
+`solutions/exNN_topic.py`, or fails if one of them is stale.  `grading.stub` has the marks.
 """
 
 from __future__ import annotations
@@ -16,37 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from gemm_lessons.grading.stub import stub_of
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-BEGIN, STUB, END = "# >>> fill", "# --- stub", "# <<< fill"
-
-
-class MarkerError(ValueError):
-    """The marks of a solution are not in order; the message names the line."""
-
-
-def stub_of(solution: str) -> str:
-    """The text that students get: every filled region replaced by its stub.
-
-    Raises:
-        MarkerError: a mark is missing, doubled or out of order, or there is nothing to fill.
-    """
-    lines: list[str] = []
-    expected = BEGIN
-    following = {BEGIN: STUB, STUB: END, END: BEGIN}
-    for number, line in enumerate(solution.splitlines(), 1):
-        mark = next((mark for mark in following if line.strip().startswith(mark)), None)
-        if mark is not None:
-            if mark != expected:
-                raise MarkerError(f"line {number} is {mark!r}, but {expected!r} comes next")
-            expected = following[mark]
-        if mark == STUB or (mark is None and expected == STUB):
-            continue
-        lines.append(line)
-    if expected != BEGIN:
-        raise MarkerError(f"the last region has no {expected!r}")
-    if len(lines) == len(solution.splitlines()):
-        raise MarkerError(f"there is nothing to fill: no {BEGIN!r}")
-    return "\n".join(lines) + "\n"
 
 
 def solutions(root: Path = ROOT) -> list[Path]:

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import builtins
 import linecache
+import re
+import sys
 import time
 import types
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from gemm_lessons import sim
 from gemm_lessons.grading.confine import Refused
 
 MOST_PRINTED = 2000
+_THREAD = re.compile(r"^(?:Tid|tid)=\[[^]]*\] ctaid=\[[^]]*\]: ")  # Numba's simulator puts it in front
 MODULE = "submission"
 
 
@@ -56,7 +59,10 @@ class DeviceArray:
             if not isinstance(part, slice) and not hasattr(part, "__index__"):
                 raise Misuse(f"a device array was indexed with {part!r}: use integers and slices")
         if len(parts) >= self.ndim and not any(isinstance(part, slice) for part in parts):
-            raise Misuse("a launcher cannot read an element of a device array: only kernels can")
+            raise Misuse(
+                "a device array was read outside of launch(): only kernels can read one, and only those that"
+                " are started with launch(kernel, grid, block, *arguments)"
+            )
         for axis, part in enumerate(parts):
             size = self.shape[axis] if axis < self.ndim else 0
             if not isinstance(part, slice) and not 0 <= part < size:
@@ -178,6 +184,7 @@ def load(source: str, path: str, evidence: Evidence) -> types.ModuleType:
     linecache.cache[path] = (len(source), None, source.splitlines(True), path)
     module = types.ModuleType(MODULE)
     module.__file__ = path
+    sys.modules[MODULE] = module  # why: dataclasses look their module up
     vars(module)["__builtins__"] = {**vars(builtins), "print": evidence.print}
     exec(compile(source, path, "exec"), vars(module))
     return module
@@ -323,7 +330,7 @@ def _explain(error: BaseException, path: str) -> dict[str, Any]:
         "status": status,
         "error": {
             "type": type(error).__name__,
-            "message": str(error)[:4000],
+            "message": _THREAD.sub("", str(error))[:4000],
             "line": line,
             "text": text,
         },

@@ -278,7 +278,7 @@ class Student:
                 threads = int(np.prod(launch["grid"])) * block
                 needed = -(-case.total // rows_per_thread) * case.N
                 # why so much room: blocks of any shape may stick out at two edges
-                if threads > 2 * needed + 2 * block:
+                if threads > 1.5 * needed + 2 * block:
                     what = f"{threads} threads are launched for {case.total} x {case.N} outputs, for {case}."
                     where = (
                         f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."

@@ -1,0 +1,9 @@
+"""Imports the lesson's step."""
+
+from gemm_lessons.steps.concatenated import make_kernel, CONFIG
+
+EXERCISE = "ex03_concatenated"
+AIM = "test_one_expert"
+
+
+two_rows_kernel = make_kernel(CONFIG)

@@ -1,0 +1,8 @@
+"""Never finishes being imported."""
+
+EXERCISE = "ex01_padding"
+AIM = "test_pack"
+
+
+while True:
+    pass
