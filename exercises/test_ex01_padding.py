@@ -6,7 +6,7 @@ import numpy as np
 
 from gemm_lessons.grading.cases import Case
 from gemm_lessons.grading.exercise import HostExercise, Question
-from gemm_lessons.grading.plugin import check
+from gemm_lessons.grading.checks import check
 
 TILE = 4
 LARGE = Case((70_000,) * 3, 4096, 64, "more FLOPs than 32 bits count")

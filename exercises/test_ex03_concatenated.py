@@ -8,7 +8,7 @@ from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.grading.cases import Case, ragged
 from gemm_lessons.grading.exercise import GroupedExercise
 from gemm_lessons.grading.judge import guarded_output, wanted
-from gemm_lessons.grading.plugin import check
+from gemm_lessons.grading.checks import check
 
 
 class Concatenated(GroupedExercise):

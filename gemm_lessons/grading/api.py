@@ -10,6 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gemm_lessons.grading.checks import Check, declared
 from gemm_lessons.grading.feedback import CheckFailed, NotRun
 from gemm_lessons.grading.grade import CheckResult, Grade
 from gemm_lessons.grading.runner import Runner
@@ -50,21 +51,21 @@ def load_grader(path: Path) -> types.ModuleType:
     return sys.modules[name]
 
 
-def checks(grader: types.ModuleType) -> Iterator[tuple[str, int, str, Callable[..., None]]]:
-    """(name, points, title, function) of each public check of a grader file, in order."""
+def checks(grader: types.ModuleType) -> Iterator[tuple[str, Check, Callable[..., None]]]:
+    """(name, check, function) of each public check of a grader file, in order."""
     for name, function in vars(grader).items():
-        marks = [mark for mark in getattr(function, "pytestmark", ()) if mark.name == "check"]
-        if marks and name.startswith("test_") and "hidden_case" not in function.__code__.co_varnames:
-            yield name, marks[0].kwargs["points"], marks[0].kwargs["title"], function
+        check = declared(function)
+        if check is not None and "hidden_case" not in function.__code__.co_varnames:
+            yield name, check, function
 
 
 def grade_student(student: Student, grader: types.ModuleType, only: str = "") -> Grade:
     """Make all checks, or one, on a submission."""
     grade = Grade(seed=student.seed)
-    for name, points, title, function in checks(grader):
+    for name, check, function in checks(grader):
         if only and name != only:
             continue
-        result = CheckResult(student.exercise.name, name, title, points)
+        result = CheckResult(student.exercise.name, name, check.title, check.points)
         began = time.monotonic()
         try:
             function(student)

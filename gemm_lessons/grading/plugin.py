@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +18,13 @@ import pytest
 from gemm_lessons import device
 from gemm_lessons.grading import instructor, outputs
 from gemm_lessons.grading.cases import Case
+from gemm_lessons.grading.checks import declared
 from gemm_lessons.grading.feedback import CheckFailed, NotRun
 from gemm_lessons.grading.grade import CheckResult, Grade
 from gemm_lessons.grading.runner import Runner, RunnerError
 from gemm_lessons.grading.student import Student
 
-_GRADE = pytest.StashKey[Grade]()
 _SESSION = pytest.StashKey["_Session"]()
-
-
-def check(points: int, title: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare a test function to be a check.
-
-    Args:
-        points: what passing it is worth.
-        title: what it says, as the table shows it.
-    """
-    return pytest.mark.check(points=points, title=title)
 
 
 class _Session:
@@ -95,11 +85,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pictures", metavar="DIR", default=".grades", help="folder for heatmaps")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the mark, and start with an empty grade."""
-    config.addinivalue_line("markers", "check(points, title): a graded check")
-    config.stash[_GRADE] = Grade()
-
 
 def _session(config: pytest.Config) -> _Session:
     if _SESSION not in config.stash:
@@ -145,17 +130,17 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Show a failed check as text, and keep its result for the grade."""
     report = yield
-    mark = item.get_closest_marker("check")
-    if mark is None:
+    check = declared(getattr(item, "function", None))
+    if check is None:
         return report
-    title = mark.kwargs["title"]
+    title = check.title
     if "hidden_case" in getattr(item, "fixturenames", ()):
         title = f"{title}: {item.callspec.id}"  # type: ignore[attr-defined]
     result = CheckResult(
         exercise=item.module.exercise.name,  # type: ignore[attr-defined]
         name=item.name,
         title=title,
-        points=mark.kwargs["points"],
+        points=check.points,
         hidden="hidden_case" in getattr(item, "fixturenames", ()),
     )
     error = call.excinfo.value if call.excinfo else None

@@ -51,6 +51,11 @@ class Outcome:
     printed: str = ""
     seconds: float = 0.0
 
+    @property
+    def stores(self) -> int:
+        """How often the kernels' threads wrote to global memory."""
+        return sum(count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "store"))
+
     def accesses(self, array: str, kind: str = "load", space: str = "global") -> int:
         """How often the kernels' threads used an array."""
         return self.traffic.get((space, array, kind), 0)

@@ -25,14 +25,8 @@ from gemm_lessons.grading.typing_check import TypingCheck
 Array = np.ndarray[Any, Any]
 
 MOST_TIMEOUTS = 2  # after so many, further cases are not tried: the student waits for each
-HARMFUL = (
-    "bounds",
-    "barrier",
-    "collective",
-    "deadlock",
-    "misuse",
-    "arithmetic",
-)  # findings that spoil a result
+HARMFUL = ("bounds", "barrier", "collective", "deadlock", "misuse", "arithmetic")  # findings that spoil a result
+NOTHING = "Nothing was written"
 SHOWN_NUMBERS = 12  # inputs of a smallest case are shown if they are so few
 
 
@@ -143,11 +137,7 @@ class Student:
         judgement = None
         if len(outcome.outputs) == 1 and outcome.status in ("ok", "finding", "raised"):
             whole = outcome.outputs[0]
-            if (
-                type(whole) is np.ndarray
-                and whole.shape == output["output"].shape
-                and whole.dtype == np.float32
-            ):
+            if type(whole) is np.ndarray and whole.shape == output["output"].shape and whole.dtype == np.float32:
                 want = exercise.want(case, inputs)
                 alternatives = exercise.alternatives(case, inputs)
                 judgement = Judgement(case, whole, want, exercise.tile, alternatives)
@@ -159,7 +149,7 @@ class Student:
         runner, seconds = self._runner, self.exercise.seconds
         if device == "gpu":
             if self._gpu is None:
-                raise NotRun(f"it needs a GPU, and {self._no_gpu}")
+                raise NotRun(f"it needs a GPU: {self._no_gpu}")
             runner, seconds = self._gpu, 10 * seconds
         outcome = runner.run(self.source, str(self.path), job, seconds)
         endless = any(finding["kind"] == "endless" for finding in outcome.findings)
@@ -185,15 +175,13 @@ class Student:
         finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
         on = " on the GPU" if device == "gpu" else ""
         if run.judgement is None or (finding and run.judgement.ok):
-            return Feedback(
-                finding or f"No output came back{on}, for {run.case}.",
-                pattern=f"for {run.case}",
-                printed=run.outcome.printed,
-            )
+            return Feedback(finding or f"No output came back{on}, for {run.case}.", pattern=f"for {run.case}", printed=run.outcome.printed)
         judgement = run.judgement
         what = f"y is wrong{on} for {run.case}."
         if judgement.unwritten.all() and judgement.unwritten.size:
-            what = f"Nothing was written to y{on}, for {run.case}."
+            what = f"{NOTHING} to y{on}, for {run.case}."
+            if device == "sim" and run.outcome.stores:
+                what = f"y is still the NaN that it held before{on}, for {run.case}: it is read before it is set."
         where = judgement.describe() if not run.case.hidden else ""
         if finding:
             where = f"{where}\nThe checked simulator says: {finding}".strip()
@@ -280,9 +268,7 @@ class Student:
                 # why so much room: blocks of any shape may stick out at two edges
                 if threads > 1.5 * needed + 2 * block:
                     what = f"{threads} threads are launched for {case.total} x {case.N} outputs, for {case}."
-                    where = (
-                        f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
-                    )
+                    where = f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
                     likely = misconceptions.texts()["too-many-threads"]
                     raise CheckFailed(Feedback(what, where, likely=likely))
 
@@ -302,15 +288,9 @@ class Student:
                 run = self.run(case, schedule=schedule)
                 if run.outcome.findings:
                     finding = run.outcome.findings[0]
-                    where = (
-                        f"line {finding['line']}: {finding['text']}"
-                        if finding["file"] == str(self.path)
-                        else ""
-                    )
+                    where = f"line {finding['line']}: {finding['text']}" if finding["file"] == str(self.path) else ""
                     look = "That line: which thread gets there with which index?"
-                    feedback = Feedback(
-                        finding["message"], where, f"{finding['kind']}, for {case}", look=look
-                    )
+                    feedback = Feedback(finding["message"], where, f"{finding['kind']}, for {case}", look=look)
                     raise CheckFailed(self._with_likely(feedback))
                 stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
                 if stop is not None:
@@ -414,11 +394,7 @@ class Student:
             and _differs(_tried(mistake, arguments), want, None)
         ]
         shown = ", ".join(_short(argument) for argument in arguments)
-        what = (
-            f"{name}({shown}) {problem[1]}"
-            if not case.hidden
-            else f"{name} is wrong in a case of the instructor's."
-        )
+        what = f"{name}({shown}) {problem[1]}" if not case.hidden else f"{name} is wrong in a case of the instructor's."
         look = f"The docstring of {name}, line by line, with these numbers on paper."
         return Feedback(what, look=look, printed=outcome.printed), signs
 
@@ -457,11 +433,7 @@ class Student:
             if judgement is None or outcome.status != "ok":
                 continue  # why: what a stopped kernel has not written says nothing
             if judgement.ok:
-                signs |= {
-                    f"reads:{a}"
-                    for a, most in exercise.most_reads(case).items()
-                    if outcome.accesses(a) > most
-                }
+                signs |= {f"reads:{a}" for a, most in exercise.most_reads(case).items() if outcome.accesses(a) > most}
             else:
                 signs.add(f"case:{case.name}")
                 seen.append([*(f"equals:{name}" for name in judgement.equals), *judgement.signs])
@@ -474,9 +446,17 @@ class Student:
         return misconceptions.texts().get(key)
 
     def _with_likely(self, feedback: Feedback) -> Feedback:
-        if feedback.likely is not None or "not written yet" in feedback.what:
+        if feedback.likely is not None or "not written yet" in feedback.what or self._does_nothing:
             return feedback
         return Feedback(**{**vars(feedback), "likely": self.likely})
+
+    @cached_property
+    def _does_nothing(self) -> bool:
+        """Whether no kernel stores anything, on any case: then there is nothing to diagnose."""
+        if isinstance(self.exercise, HostExercise):
+            return False
+        runs = [self.run(case) for case in self.exercise.cases(self.seed)[:3]]
+        return all(run.outcome.status == "ok" and not run.outcome.stores for run in runs)
 
     def _grouped(self) -> GroupedExercise:
         if not isinstance(self.exercise, GroupedExercise):
@@ -502,13 +482,7 @@ def _shared(seen: list[list[str]]) -> set[str]:
 
 
 def _launch_sign(made: int, right: int, case: Case) -> str:
-    known = {
-        0: "none",
-        len(case.counts): "every expert",
-        2 * right: "twice",
-        1: "one",
-        case.total: "every row",
-    }
+    known = {0: "none", len(case.counts): "every expert", 2 * right: "twice", 1: "one", case.total: "every row"}
     return known.get(made, "more" if made > right else "fewer")
 
 
@@ -528,18 +502,11 @@ def _differs(got: Any, want: Any, exact_type: type | None) -> tuple[str, str] | 
     if exact_type is not None and type(got) is not exact_type:
         return "type", f"is of type {type(got).__name__}, wanted {exact_type.__name__}: {_short(want)}"
     if not isinstance(want, np.ndarray):
-        return (
-            None
-            if type(got) is type(want) and got == want
-            else ("value", f"is {_short(got)}, wanted {_short(want)}")
-        )
+        return None if type(got) is type(want) and got == want else ("value", f"is {_short(got)}, wanted {_short(want)}")
     if type(got) is not np.ndarray:
         return "type", f"is of type {type(got).__name__}, wanted an array: {_short(want)}"
     if got.shape != want.shape:
-        return (
-            "shape",
-            f"has shape {got.shape}, wanted {want.shape}: it is {_short(got)}, wanted {_short(want)}",
-        )
+        return "shape", f"has shape {got.shape}, wanted {want.shape}: it is {_short(got)}, wanted {_short(want)}"
     if got.dtype != want.dtype:
         return "dtype", f"is {got.dtype}, wanted {want.dtype}"
     if not np.array_equal(got, want):

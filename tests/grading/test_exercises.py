@@ -1,0 +1,80 @@
+"""Both ends of every exercise: the stub fails with a message, the solution gets full marks."""
+
+import ast
+import re
+
+import pytest
+
+from gemm_lessons.authoring import stubs
+from gemm_lessons.grading import api, hints
+from gemm_lessons.grading.stub import MarkerError, stub_of
+from grading.helpers import ROOT, SOLUTIONS, grade
+
+exercise = pytest.mark.parametrize("name", SOLUTIONS)
+NO_POINTS_FOR_A_STUB = {"test_rules"}
+
+
+def test_every_exercise_has_a_stub_a_solution_and_a_grader():
+    assert list(SOLUTIONS) == list(api.graders()) == [path.stem for path in sorted((ROOT / "exercises").glob("ex*.py"))]
+
+
+def test_committed_stubs_are_what_the_solutions_make():
+    assert stubs.stale() == []
+
+
+@exercise
+def test_solution_gets_full_marks(name, tmp_path, runner):
+    graded = grade(name, SOLUTIONS[name].read_text("utf-8"), tmp_path, runner, compile_it=True)
+    assert [(check.name, check.text) for check in graded.checks if check.status == "failed"] == []
+    assert {check.name for check in graded.checks if check.status == "not run"} <= {"test_on_gpu", "test_compiles"}
+    earned, possible = graded.points()
+    assert earned == possible > 10
+
+
+@exercise
+def test_stub_fails_with_a_message_and_never_crashes(name, tmp_path, runner):
+    graded = grade(name, stub_of(SOLUTIONS[name].read_text("utf-8")), tmp_path, runner, compile_it=True)
+    for check in graded.checks:
+        if check.name in NO_POINTS_FOR_A_STUB:
+            assert check.status == "passed"
+        else:
+            assert check.status in ("failed", "not run"), f"a stub passes {check.name}"
+            assert check.text
+            assert "Traceback" not in check.text
+            assert check.feedback.get("likely", "") == "", "nothing is known about a stub"
+
+
+@exercise
+def test_stub_states_a_budget_that_holds(name):
+    text = SOLUTIONS[name].read_text("utf-8")
+    assert "Budget:" in (ast.get_docstring(ast.parse(text)) or "")
+    regions = re.findall(r"# >>> fill \(about (\d+) lines?\).*?\n(.*?)\n\s*# --- stub", text, flags=re.DOTALL)
+    assert regions
+    for budget, code in regions:
+        assert abs(len(code.splitlines()) - int(budget)) <= 2, code
+
+
+@exercise
+def test_every_function_has_three_hints(name):
+    tree = ast.parse(SOLUTIONS[name].read_text("utf-8"))
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    known = hints.parts(ROOT / "exercises" / "hints.toml", name)
+    assert list(known) == functions
+    assert all(len(each) == 3 and all(each) for each in known.values())
+
+
+@exercise
+def test_only_the_regions_differ(name):
+    solution = SOLUTIONS[name].read_text("utf-8")
+    stub = stub_of(solution)
+    assert len(stub) < len(solution)
+    assert set(stub.splitlines()) <= set(solution.splitlines())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x = 1\n", "# >>> fill\nx = 1\n# <<< fill\n", "# >>> fill\nx\n# --- stub\n", "# --- stub\n# <<< fill\n"],
+)
+def test_marks_out_of_order_are_refused(text):
+    with pytest.raises(MarkerError):
+        stub_of(text)

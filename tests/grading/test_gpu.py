@@ -1,0 +1,61 @@
+"""The same checks on a GPU: right solutions pass there, wrong ones do not, and nothing hangs."""
+
+import pytest
+
+from gemm_lessons.authoring import mutants
+from gemm_lessons.grading import api
+from gemm_lessons.grading.cases import Case
+from gemm_lessons.grading.runner import Runner
+from grading.helpers import SOLUTIONS, TESTS, constants, on_solution, result, student_of
+
+pytestmark = pytest.mark.gpu
+KERNELS = [name for name in SOLUTIONS if name != "ex01_padding"]
+UNUSUAL = [path for path in sorted((TESTS / "unusual").glob("*.py")) if constants(path)["EXERCISE"] in KERNELS]
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    running = Runner("gpu")
+    yield running
+    running.close()
+
+
+def on_gpu(exercise, source, folder, runner, gpu):
+    student, grader = student_of(exercise, source, folder, runner, gpu=gpu)
+    return result(api.grade_student(student, grader, "test_on_gpu"), "test_on_gpu")
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_solution_is_right(name, tmp_path, runner, gpu):
+    check = on_gpu(name, SOLUTIONS[name].read_text("utf-8"), tmp_path, runner, gpu)
+    assert check.status == "passed", check.text
+
+
+@pytest.mark.parametrize("path", UNUSUAL, ids=lambda path: path.stem)
+def test_unusual_is_right(path, tmp_path, runner, gpu):
+    check = on_gpu(constants(path)["EXERCISE"], on_solution(path), tmp_path, runner, gpu)
+    assert check.status == "passed", check.text
+
+
+WRONG = [
+    mutant
+    for mutant in mutants.mutants()
+    if mutant.exercise in KERNELS and mutant.caught_by in ("test_one_expert", "test_experts", "test_borders", "test_ragged")
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", WRONG, ids=lambda mutant: f"{mutant.exercise[:4]}-{mutant.name}")
+def test_wrong_is_wrong(mutant, tmp_path, runner, gpu):
+    check = on_gpu(mutant.exercise, mutant.source, tmp_path, runner, gpu)
+    assert check.status == "failed"
+    assert "Traceback" not in check.text
+
+
+def test_a_kernel_that_never_ends_is_stopped_and_the_next_one_runs(tmp_path, runner, gpu):
+    endless = next(mutant for mutant in mutants.mutants() if mutant.name == "endless")
+    student, _ = student_of(endless.exercise, endless.source, tmp_path, runner, gpu=gpu)
+    run = student.run(Case((4,), 16, 4), device="gpu")
+    assert run.outcome.status == "time"
+    check = on_gpu(endless.exercise, SOLUTIONS[endless.exercise].read_text("utf-8"), tmp_path, runner, gpu)
+    assert check.status == "passed", check.text

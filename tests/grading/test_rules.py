@@ -1,0 +1,67 @@
+"""The rules refuse what exercises do not need, and nothing that they do."""
+
+import pytest
+
+from gemm_lessons.grading.rules import breaches
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os",
+        "import numba.cuda.simulator",
+        "from gemm_lessons.steps import naive",
+        "from . import solution",
+        "from numba import cuda\ncuda.to_device(1)",
+        "from numba import cuda as c\nc.simulator",
+        "import numba\nnumba.cuda.simulator",
+        "import numba as n\nn.core",
+        "from numba import cuda\nd = cuda",
+        "from numba import cuda\ncuda.grid = 1",
+        "import numpy as np\nnp.dot(1, 2)",
+        "from numpy import dot",
+        "().__class__",
+        "x._array",
+        "getattr(x, 'a')",
+        "eval('1')",
+        "__import__('os')",
+        "__builtins__",
+        "open('x')",
+        "class A:\n    def __eq__(self, other): return True",
+        "class A(int): pass",
+        "try:\n    pass\nexcept:\n    pass",
+        "try:\n    pass\nexcept BaseException:\n    pass",
+    ],
+)
+def test_refused(source):
+    assert breaches(source, numpy_allowed=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import math\nmath.ceil(1.5)",
+        "from numba import cuda, float32, int32\ncuda.shared.array(4, float32)\ncuda.atomic.add(x, 0, 1)",
+        "import numba\nfrom numba import cuda as c\nc.grid(1)\nnumba.float32(0)\nnumba.cuda.grid(2)",
+        "import numpy as np\nnp.float32(0)",
+        "from numba.cuda import grid, jit",
+        "try:\n    pass\nexcept (ValueError, TypeError):\n    pass",
+        "print('hello')",
+        "from __future__ import annotations",
+        "for i in range(3):\n    x[i] += min(1, 2)",
+        "from typing import NamedTuple\nclass A(NamedTuple):\n    x: int",
+    ],
+)
+def test_allowed(source):
+    assert breaches(source, numpy_allowed=False) == []
+
+
+@pytest.mark.parametrize("source", ["import numpy as np\nnp.cumsum([1])", "from numpy import zeros"])
+def test_numpy_is_for_host_code(source):
+    assert breaches(source, numpy_allowed=True) == []
+    assert breaches(source, numpy_allowed=False)
+
+
+@pytest.mark.parametrize("name", ["save", "load", "memmap", "ctypeslib", "lib", "core", "random", "testing"])
+def test_no_files_and_no_back_doors_in_numpy(name):
+    assert breaches(f"import numpy as np\nnp.{name}", numpy_allowed=True)

@@ -1,0 +1,27 @@
+"""Right but unusual solutions: none may lose a point."""
+
+import pytest
+
+from grading.helpers import TESTS, constants, grade, on_solution
+
+UNUSUAL = sorted((TESTS / "unusual").glob("*.py"))
+
+
+def test_there_are_enough_of_them():
+    assert len(UNUSUAL) >= 15
+
+
+@pytest.mark.parametrize("path", UNUSUAL, ids=lambda path: path.stem)
+def test_gets_full_marks(path, tmp_path, runner):
+    graded = grade(constants(path)["EXERCISE"], on_solution(path), tmp_path, runner)
+    assert [(check.name, check.text) for check in graded.checks if check.status == "failed"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("path", UNUSUAL, ids=lambda path: path.stem)
+def test_gets_full_marks_with_any_seed_and_the_compiler(path, seed, tmp_path, runner):
+    graded = grade(
+        constants(path)["EXERCISE"], on_solution(path), tmp_path, runner, seed=seed, compile_it=seed == 1
+    )
+    assert [(check.name, check.text) for check in graded.checks if check.status == "failed"] == []
