@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from gemm_lessons.grading.cases import Case
-from gemm_lessons.grading.exercise import HostExercise, Question
 from gemm_lessons.grading.checks import check
+from gemm_lessons.grading.exercise import HostExercise, Question
 
 TILE = 4
 LARGE = Case((70_000,) * 3, 4096, 64, "more FLOPs than 32 bits count")
@@ -111,7 +111,9 @@ PADDED = Question(
         "useful": useful,
         "half": lambda counts, N, K: padded(counts, N, K) // 2,
         "wrong axis": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[0] * N * K,
-        "wrong axis, experts": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[1] * N * K,
+        "wrong axis, experts": lambda counts, N, K: (
+            2 * int(counts.max(axis=0).sum()) * counts.shape[1] * N * K
+        ),
         "longest of all": lambda counts, N, K: 2 * int(counts.max()) * counts.size * N * K,
         "one expert": lambda counts, N, K: 2 * int(counts.max(axis=1).sum()) * N * K,
         "aligned": lambda counts, N, K: 2 * int((-(-counts // TILE) * TILE).sum()) * N * K,
@@ -143,10 +145,12 @@ CAPACITY = Question(
     lambda case, rng: (batches(case, rng), 1.25),
     capacity,
     {
-        "rounded down": lambda counts, factor: np.floor(
-            factor * counts.sum(axis=1) / counts.shape[1]
-        ).astype(np.int32),
-        "rounded": lambda counts, factor: np.rint(factor * counts.sum(axis=1) / counts.shape[1]).astype(np.int32),
+        "rounded down": lambda counts, factor: np.floor(factor * counts.sum(axis=1) / counts.shape[1]).astype(
+            np.int32
+        ),
+        "rounded": lambda counts, factor: np.rint(factor * counts.sum(axis=1) / counts.shape[1]).astype(
+            np.int32
+        ),
         "share rounded first": lambda counts, factor: np.ceil(
             factor * (counts.sum(axis=1) // counts.shape[1])
         ).astype(np.int32),
@@ -166,7 +170,9 @@ DROPPED = Question(
         ).astype(np.int32),
         "experts": lambda counts, limits: (counts > limits[:, None]).sum(axis=1).astype(np.int32),
         "kept": lambda counts, limits: np.minimum(counts, limits[:, None]).sum(axis=1).astype(np.int32),
-        "wrong axis": lambda counts, limits: np.maximum(counts - limits[:, None], 0).sum(axis=0).astype(np.int32),
+        "wrong axis": lambda counts, limits: (
+            np.maximum(counts - limits[:, None], 0).sum(axis=0).astype(np.int32)
+        ),
     },
 )
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from gemm_lessons.grading.cases import NO_TOKENS, Case, ragged
+from gemm_lessons.grading.checks import check
 from gemm_lessons.grading.exercise import GroupedExercise
 from gemm_lessons.grading.judge import wanted
-from gemm_lessons.grading.checks import check
 
 
 def relu(y):
@@ -17,11 +17,7 @@ class Launches(GroupedExercise):
 
     name = "ex02_launches"
     tile = (4, 16)
-    signatures = {
-        "expert_kernel": (
-            "void(float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1])",
-        )
-    }
+    signatures = {"expert_kernel": ("void(float32[:, ::1], float32[:, ::1], float32[::1], float32[:, ::1])",)}
 
     def cases(self, seed):
         return [ONE, EDGES, SEVERAL, *ragged(seed, *self.tile)]

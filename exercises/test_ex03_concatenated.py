@@ -6,9 +6,9 @@ import numpy as np
 
 from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.grading.cases import Case, ragged
+from gemm_lessons.grading.checks import check
 from gemm_lessons.grading.exercise import GroupedExercise
 from gemm_lessons.grading.judge import guarded_output, wanted
-from gemm_lessons.grading.checks import check
 
 
 class Concatenated(GroupedExercise):
@@ -26,7 +26,9 @@ class Concatenated(GroupedExercise):
     def sums(self, case, inputs, experts=None):
         """x @ w[expert of each row].T in float64."""
         experts = case.groups if experts is None else np.clip(experts, 0, len(case.counts) - 1)
-        return np.einsum("rk,rnk->rn", inputs["x"].astype(np.float64), inputs["w"].astype(np.float64)[experts])
+        return np.einsum(
+            "rk,rnk->rn", inputs["x"].astype(np.float64), inputs["w"].astype(np.float64)[experts]
+        )
 
     def want(self, case, inputs):
         squares = {name: np.square(array.astype(np.float64)) for name, array in inputs.items()}
@@ -59,9 +61,8 @@ class Concatenated(GroupedExercise):
             "last k missing": y - x[:, -1:] * w[groups, :, -1],
             "first k missing": y - x[:, :1] * w[groups, :, 0],
             "x of the pair's first row": np.einsum("rk,rnk->rn", x[rows // 2 * 2], w[groups]),
-            "sum not set to zero between rows": y + np.where(
-                rows[:, None] % 2 == 1, np.roll(y, 1, axis=0), 0.0
-            ),
+            "sum not set to zero between rows": y
+            + np.where(rows[:, None] % 2 == 1, np.roll(y, 1, axis=0), 0.0),
         }
 
     def job(self, case, inputs, output):

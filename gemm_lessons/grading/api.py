@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gemm_lessons.grading.checks import Check, declared
-from gemm_lessons.grading.feedback import CheckFailed, NotRun
+from gemm_lessons.grading.feedback import CheckFailedError, NotRunError
 from gemm_lessons.grading.grade import CheckResult, Grade
 from gemm_lessons.grading.runner import Runner
 from gemm_lessons.grading.student import Student
@@ -70,10 +70,10 @@ def grade_student(student: Student, grader: types.ModuleType, only: str = "") ->
         try:
             function(student)
             result.status = "passed"
-        except CheckFailed as failure:
+        except CheckFailedError as failure:
             result.status, result.text = "failed", str(failure)
             result.feedback = failure.feedback.as_dict()
-        except NotRun as reason:
+        except NotRunError as reason:
             result.status, result.text = "not run", f"NOT RUN: {reason}"
         result.seconds = time.monotonic() - began
         grade.checks.append(result)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,7 +70,7 @@ def ragged(seed: int, rows: int, columns: int) -> list[Case]:
     """
     rng = np.random.default_rng(seed)
 
-    def case(name: str, counts: Sequence[int]) -> Case:
+    def case(name: str, counts: Iterable[int]) -> Case:
         N = columns + int(rng.integers(1, columns // 2)) if columns > 2 else 3
         return Case(tuple(int(count) for count in counts), N | 1, int(rng.integers(2, 6)) * 2 + 1, name)
 

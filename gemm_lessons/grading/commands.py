@@ -19,10 +19,14 @@ from gemm_lessons.grading.stub import stub_of
 console = Console(highlight=False)
 
 Name = Annotated[str, typer.Argument(help="An exercise: 2, ex02, or its full name.")]
-Names = Annotated[list[str] | None, typer.Argument(help="Exercises, such as 2 or ex02; all if none is given.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(help="Exercises, such as 2 or ex02; all if none is given.")
+]
 Folder = Annotated[Path, typer.Option("--submission", help="The folder with your files.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of cases and inputs; random if not given.")]
-Part = Annotated[str, typer.Argument(help="A function of the exercise; all of them are listed if none is given.")]
+Part = Annotated[
+    str, typer.Argument(help="A function of the exercise; all of them are listed if none is given.")
+]
 Level = Annotated[int | None, typer.Option(help="1, 2 or 3; the next one if not given.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the grade as JSON.")]
 GradescopeFile = Annotated[Path | None, typer.Option(help="Write the JSON that Gradescope reads.")]

@@ -1,4 +1,4 @@
-"""What a student reads when a check fails: what, where, the pattern, the likeliest reason, what to do next."""
+"""What a student reads when a check fails: what, where, the pattern, the likely reason, what to do next."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Feedback:
         return asdict(self) | {"likely": self.likely.key if self.likely else ""}
 
 
-class CheckFailed(Exception):
+class CheckFailedError(Exception):
     """A check that the submission does not pass."""
 
     def __init__(self, feedback: Feedback) -> None:
@@ -63,7 +63,7 @@ class CheckFailed(Exception):
         self.feedback = feedback
 
 
-class NotRun(Exception):
+class NotRunError(Exception):
     """A check that cannot be made here; the message says why."""
 
 
@@ -86,13 +86,13 @@ def stopped(outcome: Outcome, path: str, subject: str, seconds: float) -> Feedba
         if error.get("type") == "NotImplementedError":
             what = "This part is not written yet: it raises NotImplementedError."
             return Feedback(what, line, look="Replace that line; `gemm-lessons hint` helps.", printed=printed)
-        if error.get("type") == "Misuse":
+        if error.get("type") == "MisuseError":
             return Feedback(_sentence(error["message"]), line, printed=printed)
         what = f"{subject} raised {error.get('type')}: {error.get('message')}"
         return Feedback(what, line, look="The line above, and the values that reach it.", printed=printed)
     if outcome.status == "time":
         what = f"{subject} did not end within {seconds:g} seconds and was stopped."
-        look = "A loop whose condition never becomes false: what changes in each round, and does it reach its end?"
+        look = "A loop that never ends: what changes in each round, and does it reach its end?"
         return Feedback(what, line, look=look, printed=printed)
     if outcome.status == "exit":
         return Feedback(

@@ -40,7 +40,7 @@ class OutOfTime(BaseException):
     """Raised by the alarm inside the submission's code."""
 
 
-class Misuse(Exception):
+class MisuseError(Exception):
     """The submission uses what the grader hands it wrongly; the message is for the student."""
 
 
@@ -57,16 +57,16 @@ class DeviceArray:
         parts = index if type(index) is tuple else (index,)
         for part in parts:
             if not isinstance(part, slice) and not hasattr(part, "__index__"):
-                raise Misuse(f"a device array was indexed with {part!r}: use integers and slices")
+                raise MisuseError(f"a device array was indexed with {part!r}: use integers and slices")
         if len(parts) >= self.ndim and not any(isinstance(part, slice) for part in parts):
-            raise Misuse(
+            raise MisuseError(
                 "a device array was read outside of launch(): only kernels can read one, and only those that"
                 " are started with launch(kernel, grid, block, *arguments)"
             )
         for axis, part in enumerate(parts):
             size = self.shape[axis] if axis < self.ndim else 0
             if not isinstance(part, slice) and not 0 <= part < size:
-                raise Misuse(f"index {part} is outside axis {axis}, which has {size} entries")
+                raise MisuseError(f"index {part} is outside axis {axis}, which has {size} entries")
         return DeviceArray(self._array[index])
 
     def __len__(self) -> int:
@@ -130,7 +130,9 @@ class Launcher:
         """Start one kernel: launch(kernel, grid, block, *arguments)."""
         name = getattr(getattr(kernel, "py_func", None), "__name__", None)
         if name is None:
-            raise Misuse(f"launch() got {type(kernel).__name__!r} as its kernel: pass what @cuda.jit made")
+            raise MisuseError(
+                f"launch() got {type(kernel).__name__!r} as its kernel: pass what @cuda.jit made"
+            )
         sizes = [_sizes("grid", grid), _sizes("block", block)]
         self.evidence.launches.append({"kernel": name, "grid": sizes[0], "block": sizes[1]})
         if min(sizes[0]) < 1:
@@ -138,16 +140,10 @@ class Launcher:
                 f"{name} was launched with a grid of {tuple(sizes[0])}: a grid of no blocks is an error on a"
                 " GPU. Launch nothing where there is nothing to do (an expert without tokens)."
             )
-            finding = {
-                "kind": "launch",
-                "message": message,
-                "kernel": name,
-                "file": "",
-                "line": 0,
-                "text": "",
-            }
-            self.evidence.findings.append(finding)
-            raise Misuse(message)
+            self.evidence.findings.append(
+                {"kind": "launch", "message": message, "kernel": name, "file": "", "line": 0, "text": ""}
+            )
+            raise MisuseError(message)
         real = [_real(argument) for argument in arguments]
         try:
             kernel[tuple(sizes[0]), tuple(sizes[1])](*real)
@@ -162,7 +158,9 @@ class Launcher:
 def _sizes(what: str, value: Any) -> list[int]:
     parts = value if isinstance(value, tuple | list) else (value,)
     if not 1 <= len(parts) <= 3 or not all(hasattr(part, "__index__") for part in parts):
-        raise Misuse(f"the {what} is {value!r}: use one to three integers (// keeps integers, / does not)")
+        raise MisuseError(
+            f"the {what} is {value!r}: use one to three integers (// keeps integers, / does not)"
+        )
     return [int(part) for part in parts]
 
 
@@ -171,7 +169,7 @@ def _real(argument: Any) -> Any:
         return argument._array
     if type(argument) in (int, float, bool) or hasattr(argument, "__index__"):
         return argument
-    raise Misuse(
+    raise MisuseError(
         f"a kernel got {type(argument).__name__!r}: pass the device arrays you were given, and numbers"
     )
 
@@ -194,10 +192,10 @@ def find(module: types.ModuleType, name: str) -> Any:
     """A name that the submission must define.
 
     Raises:
-        Misuse: it does not.
+        MisuseError: it does not.
     """
     if name not in vars(module):
-        raise Misuse(f"{name} is missing: keep the names that the exercise gives")
+        raise MisuseError(f"{name} is missing: keep the names that the exercise gives")
     return vars(module)[name]
 
 
@@ -273,7 +271,7 @@ def _kernel(job: dict[str, Any], module: types.ModuleType, launch: Launcher, out
         name = job["shape_function"]
         shape = find(module, name)(*job["shape_arguments"])
         if not isinstance(shape, tuple | list) or len(shape) != 2:
-            raise Misuse(f"{name} must return (grid, block), but it returned {shape!r}")
+            raise MisuseError(f"{name} must return (grid, block), but it returned {shape!r}")
         grid, block = shape
     else:
         grid, block = job["shape"]

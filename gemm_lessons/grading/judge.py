@@ -126,8 +126,8 @@ class Judgement:
         signs = ["guards"] if self.guards_broken else []
         if not self.wrong.any():
             return signs
-        bad: Array = self.wrong.any(axis=1)
-        columns: Array = self.wrong.any(axis=0)
+        bad: Any = self.wrong.any(axis=1)
+        columns: Any = self.wrong.any(axis=0)
         unwritten = self.unwritten[self.wrong]
         signs.append("unwritten" if unwritten.all() else "some unwritten" if unwritten.any() else "values")
         if (self.want.y[self.wrong] == 0).all() and not (self.want.y == 0).all():

@@ -1,4 +1,4 @@
-"""A grade for people and for programs: Rich table, JSON, Gradescope's JSON.  (JUnit XML is pytest's own.)"""
+"""A grade for people and for programs: Rich table, JSON, Gradescope's JSON.  JUnit XML is pytest's own."""
 
 from __future__ import annotations
 

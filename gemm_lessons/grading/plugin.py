@@ -1,8 +1,8 @@
 """The pytest plugin: `pytest exercises`, one file, `--submission DIR`; a grade with reasons at the end.
 
 A grader file has a module-level `exercise` and functions decorated with `check`, which get the fixture
-`student`.  What such a function raises as `CheckFailed` is the student's to read, so it is shown as text;
-anything else is a fault of the grader and is shown as such.
+`student`.  What such a function raises as `CheckFailedError` is the student's to read, so it is shown as
+text; anything else is a fault of the grader and is shown as such.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gemm_lessons import device
 from gemm_lessons.grading import instructor, outputs
 from gemm_lessons.grading.cases import Case
 from gemm_lessons.grading.checks import declared
-from gemm_lessons.grading.feedback import CheckFailed, NotRun
+from gemm_lessons.grading.feedback import CheckFailedError, NotRunError
 from gemm_lessons.grading.grade import CheckResult, Grade
 from gemm_lessons.grading.runner import Runner, RunnerError
 from gemm_lessons.grading.student import Student
@@ -85,7 +85,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--pictures", metavar="DIR", default=".grades", help="folder for heatmaps")
 
 
-
 def _session(config: pytest.Config) -> _Session:
     if _SESSION not in config.stash:
         config.stash[_SESSION] = _Session(config)
@@ -122,7 +121,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
     """A check that cannot be made here is not run, and says why."""
     try:
         return (yield)
-    except NotRun as reason:
+    except NotRunError as reason:
         pytest.skip(f"NOT RUN: {reason}")
 
 
@@ -144,7 +143,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         hidden="hidden_case" in getattr(item, "fixturenames", ()),
     )
     error = call.excinfo.value if call.excinfo else None
-    if isinstance(error, CheckFailed):
+    if isinstance(error, CheckFailedError):
         report.longrepr = str(error)
         result.status, result.feedback = "failed", error.feedback.as_dict()
         result.text = str(error)

@@ -31,7 +31,7 @@ class ProtocolError(ValueError):
     """A message that breaks the rules above, or a value that cannot travel."""
 
 
-class Closed(ConnectionError):
+class ClosedError(ConnectionError):
     """The other side has gone."""
 
 
@@ -97,7 +97,7 @@ def send(connection: socket.socket, value: Any) -> None:
 
     Raises:
         ProtocolError: the value cannot travel; nothing was sent.
-        Closed: the other side has gone.
+        ClosedError: the other side has gone.
     """
     arrays: list[Array] = []
     tree = encode(value, arrays)
@@ -110,7 +110,7 @@ def send(connection: socket.socket, value: Any) -> None:
         for array in arrays:
             connection.sendall(array.tobytes())
     except (BrokenPipeError, ConnectionResetError) as error:
-        raise Closed("the other side has gone") from error
+        raise ClosedError("the other side has gone") from error
 
 
 def receive(connection: socket.socket, deadline: float | None = None) -> Any:
@@ -122,7 +122,7 @@ def receive(connection: socket.socket, deadline: float | None = None) -> Any:
 
     Raises:
         TimeoutError: the deadline has passed.
-        Closed: the other side has gone.
+        ClosedError: the other side has gone.
         ProtocolError: what came is no message.
     """
     (length,) = LENGTH.unpack(_exactly(connection, LENGTH.size, deadline))
@@ -159,9 +159,9 @@ def _exactly(connection: socket.socket, num_bytes: int, deadline: float | None) 
         try:
             part = connection.recv(min(num_bytes, 1 << 20))
         except ConnectionResetError as error:
-            raise Closed("the other side has gone") from error
+            raise ClosedError("the other side has gone") from error
         if not part:
-            raise Closed("the other side has gone")
+            raise ClosedError("the other side has gone")
         parts.append(part)
         num_bytes -= len(part)
     return b"".join(parts)

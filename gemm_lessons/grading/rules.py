@@ -14,30 +14,33 @@ import numpy as np
 
 MODULES = {"math", "numpy", "numba", "functools", "itertools", "collections", "typing", "dataclasses"}
 
-NUMPY_FOR_KERNELS = frozenset(
-    "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 bool_ intp pi inf ceil".split()
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SCALARS = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
+NUMPY_FOR_KERNELS = _names(f"{_SCALARS} bool_ intp pi inf")
+NUMPY_FORBIDDEN = _names(
+    "load save savez savez_compressed loadtxt savetxt genfromtxt fromfile fromregex memmap ctypeslib"
+    " f2py testing core lib random show_config frompyfunc vectorize info source lookfor DataSource"
 )
-NUMPY_FORBIDDEN = frozenset(
-    "load save savez savez_compressed loadtxt savetxt genfromtxt fromfile memmap ctypeslib f2py testing core"
-    " lib random show_config frompyfunc vectorize info source lookfor DataSource fromregex".split()
+NUMBA = _names(f"cuda {_SCALARS} boolean void types")
+CUDA = _names(
+    "jit grid gridsize threadIdx blockIdx blockDim gridDim laneid warpsize syncthreads"
+    " syncthreads_and syncthreads_or syncthreads_count syncwarp shared local const atomic threadfence"
+    " threadfence_block fma min max selp popc brev clz ffs shfl_sync shfl_up_sync shfl_down_sync"
+    " shfl_xor_sync all_sync any_sync ballot_sync activemask lanemask_lt declare_device"
 )
-NUMBA = frozenset(
-    "cuda float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 boolean void types".split()
+FORBIDDEN_NAMES = _names(
+    "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr"
+    " memoryview exit quit object super type help copyright credits license classmethod staticmethod"
+    " property"
 )
-CUDA = frozenset(
-    "jit grid gridsize threadIdx blockIdx blockDim gridDim laneid warpsize syncthreads syncthreads_and"
-    " syncthreads_or syncthreads_count syncwarp shared local const atomic threadfence threadfence_block"
-    " fma min max selp popc brev clz ffs shfl_sync shfl_up_sync shfl_down_sync shfl_xor_sync all_sync any_sync"
-    " ballot_sync activemask lanemask_lt declare_device".split()
-)
-FORBIDDEN_NAMES = frozenset(
-    "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr memoryview exit quit"
-    " object super type help copyright credits license classmethod staticmethod property".split()
-)
-FORBIDDEN_ATTRIBUTES = frozenset(
-    "gi_frame gi_code cr_frame ag_frame f_back f_globals f_locals f_builtins tb_frame tb_next ctypes tofile dump"
-    " dumps base setfield copy_to_host copy_to_device py_func overloads inspect_asm inspect_llvm simulator"
-    " mro format_map".split()
+FORBIDDEN_ATTRIBUTES = _names(
+    "gi_frame gi_code cr_frame ag_frame f_back f_globals f_locals f_builtins tb_frame tb_next ctypes"
+    " tofile dump dumps base setfield copy_to_host copy_to_device py_func overloads inspect_asm"
+    " inspect_llvm simulator mro format_map"
 )
 
 

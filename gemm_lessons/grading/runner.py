@@ -54,7 +54,9 @@ class Outcome:
     @property
     def stores(self) -> int:
         """How often the kernels' threads wrote to global memory."""
-        return sum(count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "store"))
+        return sum(
+            count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "store")
+        )
 
     def accesses(self, array: str, kind: str = "load", space: str = "global") -> int:
         """How often the kernels' threads used an array."""
@@ -155,7 +157,7 @@ class Runner:
         except TimeoutError:
             self._replace()
             return Outcome("time", seconds=time.monotonic() - began)
-        except protocol.Closed:
+        except protocol.ClosedError:
             self._replace()
             return Outcome("died", seconds=time.monotonic() - began)
         except protocol.ProtocolError as error:
@@ -173,7 +175,7 @@ class Runner:
         if not self._ready:
             try:
                 protocol.receive(self._control, time.monotonic() + START_SECONDS)
-            except (TimeoutError, protocol.Closed, protocol.ProtocolError) as error:
+            except (TimeoutError, protocol.ClosedError, protocol.ProtocolError) as error:
                 self._process.kill()
                 log = self._process.stderr.read().decode(errors="replace") if self._process.stderr else ""
                 raise RunnerError(f"the process for submissions did not start: {log[-2000:]}") from error
@@ -184,7 +186,7 @@ class Runner:
 def _outcome(answer: Any) -> Outcome:
     """Take over an answer field by field: it comes from a process that runs foreign code."""
     try:
-        traffic = {tuple(item["key"]): int(item["accesses"]) for item in answer["traffic"]}
+        traffic = {_three(item["key"]): int(item["accesses"]) for item in answer["traffic"]}
         return Outcome(
             status=str(answer["status"]),
             value=answer["value"],
@@ -192,13 +194,18 @@ def _outcome(answer: Any) -> Outcome:
             error=dict(answer.get("error", {})),
             launches=[dict(launch) for launch in answer["launches"]],
             findings=[dict(finding) for finding in answer["findings"]],
-            traffic=traffic,  # type: ignore[arg-type]
+            traffic=traffic,
             refusals=[str(refusal) for refusal in answer["refusals"]],
             printed=str(answer["printed"]),
             seconds=float(answer["seconds"]),
         )
     except (TypeError, KeyError, ValueError) as error:
         raise protocol.ProtocolError("an answer of the wrong form") from error
+
+
+def _three(key: Any) -> tuple[str, str, str]:
+    space, array, kind = key
+    return str(space), str(array), str(kind)
 
 
 def _kill(pid: int) -> None:

@@ -37,7 +37,7 @@ def main(control_fd: int) -> None:
     gc.freeze()  # why: a collection in a child would touch, and so copy, every page of the template
     protocol.send(control, {"ready": True, "device": device.choose().name})
     while True:
-        with contextlib.suppress(protocol.Closed):
+        with contextlib.suppress(protocol.ClosedError):
             reply = _next(control)
             if reply is None:
                 return
@@ -105,7 +105,13 @@ def _confine(job: dict[str, Any], simulated: bool) -> list[str]:
     for descriptor in (0, 1, 2):
         os.dup2(quiet, descriptor)
     refusals: list[str] = []
-    readable = (sys.prefix, sys.base_prefix, sys.exec_prefix, str(PACKAGE / "sim"), str(PACKAGE / "grading"))
+    readable: tuple[str, ...] = (
+        sys.prefix,
+        sys.base_prefix,
+        sys.exec_prefix,
+        str(PACKAGE / "sim"),
+        str(PACKAGE / "grading"),
+    )
     readable += tuple(str(Path(module.__file__).parent) for module in (os, _numba()) if module.__file__)
     limit_resources(MEMORY_BYTES if simulated else None, int(job["seconds"] * (2 if simulated else 100)) + 5)
     watch(refusals.append, (*readable, job["path"], "/proc/self", "/usr/share/zoneinfo"), files=simulated)

@@ -1,10 +1,10 @@
 """A stub is its solution without the parts that a student writes.
 
-    # >>> fill (about 3 lines): what to do
-    the solution
-    # --- stub
-    what stands there instead: valid Python, that is never reached or does nothing in the solution
-    # <<< fill
+# >>> fill (about 3 lines): what to do
+the solution
+# --- stub
+what stands there instead: valid Python, that is never reached or does nothing in the solution
+# <<< fill
 """
 
 from __future__ import annotations

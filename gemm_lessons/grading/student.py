@@ -14,7 +14,7 @@ from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.grading import heatmap, misconceptions
 from gemm_lessons.grading.cases import NO_TOKENS, Case
 from gemm_lessons.grading.exercise import Exercise, GroupedExercise, HostExercise, Question
-from gemm_lessons.grading.feedback import CheckFailed, Feedback, NotRun, stopped
+from gemm_lessons.grading.feedback import CheckFailedError, Feedback, NotRunError, stopped
 from gemm_lessons.grading.judge import Judgement, guarded_output
 from gemm_lessons.grading.misconceptions import Misconception
 from gemm_lessons.grading.rules import Breach, breaches
@@ -25,7 +25,14 @@ from gemm_lessons.grading.typing_check import TypingCheck
 Array = np.ndarray[Any, Any]
 
 MOST_TIMEOUTS = 2  # after so many, further cases are not tried: the student waits for each
-HARMFUL = ("bounds", "barrier", "collective", "deadlock", "misuse", "arithmetic")  # findings that spoil a result
+HARMFUL = (
+    "bounds",
+    "barrier",
+    "collective",
+    "deadlock",
+    "misuse",
+    "arithmetic",
+)  # findings that spoil a result
 NOTHING = "Nothing was written"
 SHOWN_NUMBERS = 12  # inputs of a smallest case are shown if they are so few
 
@@ -101,16 +108,18 @@ class Student:
     def keeps_the_rules(self) -> None:
         """Fail if the source is no Python or holds what exercises do not need."""
         if self._unreadable:
-            raise CheckFailed(self._unreadable)
+            raise CheckFailedError(self._unreadable)
         if self._breaches:
             where = "\n".join(map(str, self._breaches[:5]))
             what = "The source has something that the exercise does not need, so it is not run."
-            raise CheckFailed(Feedback(what, where, look="Write it with the names that the stub imports."))
+            raise CheckFailedError(
+                Feedback(what, where, look="Write it with the names that the stub imports.")
+            )
 
     def _ready(self) -> None:
         if self._unreadable or self._breaches:
             why = "is no valid Python" if self._unreadable else "breaks a rule"
-            raise CheckFailed(Feedback(f"Not tried: the source {why}; see the first check."))
+            raise CheckFailedError(Feedback(f"Not tried: the source {why}; see the first check."))
 
     # --- running ----------------------------------------------------------------------------
 
@@ -132,12 +141,13 @@ class Student:
         if not isinstance(exercise, GroupedExercise):
             raise TypeError(f"{exercise.name} has no kernel")
         inputs = exercise.inputs(case, case.rng(self.seed))
-        output = {"output": guarded_output(case.total, case.N), "guard": NUM_GUARD_ROWS}
+        poison = guarded_output(case.total, case.N)
+        output = {"output": poison, "guard": NUM_GUARD_ROWS}
         outcome = self._do(exercise.job(case, inputs, output) | {"seed": schedule}, device)
         judgement = None
         if len(outcome.outputs) == 1 and outcome.status in ("ok", "finding", "raised"):
             whole = outcome.outputs[0]
-            if type(whole) is np.ndarray and whole.shape == output["output"].shape and whole.dtype == np.float32:
+            if type(whole) is np.ndarray and whole.shape == poison.shape and whole.dtype == np.float32:
                 want = exercise.want(case, inputs)
                 alternatives = exercise.alternatives(case, inputs)
                 judgement = Judgement(case, whole, want, exercise.tile, alternatives)
@@ -149,7 +159,7 @@ class Student:
         runner, seconds = self._runner, self.exercise.seconds
         if device == "gpu":
             if self._gpu is None:
-                raise NotRun(f"it needs a GPU: {self._no_gpu}")
+                raise NotRunError(f"it needs a GPU: {self._no_gpu}")
             runner, seconds = self._gpu, 10 * seconds
         outcome = runner.run(self.source, str(self.path), job, seconds)
         endless = any(finding["kind"] == "endless" for finding in outcome.findings)
@@ -169,19 +179,23 @@ class Student:
             if feedback is None and (stray or run.judgement is None or not run.judgement.ok):
                 feedback = self._explain(run, device)
             if feedback is not None:
-                raise CheckFailed(self._with_likely(feedback))
+                raise CheckFailedError(self._with_likely(feedback))
 
     def _explain(self, run: Run, device: str) -> Feedback:
         finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
         on = " on the GPU" if device == "gpu" else ""
         if run.judgement is None or (finding and run.judgement.ok):
-            return Feedback(finding or f"No output came back{on}, for {run.case}.", pattern=f"for {run.case}", printed=run.outcome.printed)
+            return Feedback(
+                finding or f"No output came back{on}, for {run.case}.",
+                pattern=f"for {run.case}",
+                printed=run.outcome.printed,
+            )
         judgement = run.judgement
         what = f"y is wrong{on} for {run.case}."
         if judgement.unwritten.all() and judgement.unwritten.size:
             what = f"{NOTHING} to y{on}, for {run.case}."
             if device == "sim" and run.outcome.stores:
-                what = f"y is still the NaN that it held before{on}, for {run.case}: it is read before it is set."
+                what = f"y is still the NaN that it held before, for {run.case}: it is read before it is set."
         where = judgement.describe() if not run.case.hidden else ""
         if finding:
             where = f"{where}\nThe checked simulator says: {finding}".strip()
@@ -239,7 +253,7 @@ class Student:
                     what = feedback.what
                 look = "Each expert that has tokens needs one launch, through launch(...), and no other does."
                 feedback = Feedback(what, "" if feedback is None else feedback.where, look=look)
-            raise CheckFailed(self._with_likely(feedback))
+            raise CheckFailedError(self._with_likely(feedback))
 
     def keeps_to(self, *cases: Case) -> None:
         """Fail if a case reads global memory more often than the budget says."""
@@ -251,9 +265,9 @@ class Student:
             for array, most in exercise.most_reads(case).items():
                 reads = run.outcome.accesses(array)
                 if reads > most:
-                    what = f"{array} is read {reads} times from global memory, and {most} are enough, for {case}."
+                    what = f"{array} is read {reads} times from global memory; {most} are enough, for {case}."
                     look = f"Every place where the kernel reads {array}: can a variable keep the value?"
-                    raise CheckFailed(self._with_likely(Feedback(what, look=look)))
+                    raise CheckFailedError(self._with_likely(Feedback(what, look=look)))
 
     def uses_threads(self, *cases: Case, rows_per_thread: int) -> None:
         """Fail if a launch has more threads than its outputs need, rounded up to whole blocks."""
@@ -268,17 +282,19 @@ class Student:
                 # why so much room: blocks of any shape may stick out at two edges
                 if threads > 1.5 * needed + 2 * block:
                     what = f"{threads} threads are launched for {case.total} x {case.N} outputs, for {case}."
-                    where = f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
+                    where = (
+                        f"A thread computes {rows_per_thread} rows, so {needed} threads have something to do."
+                    )
                     likely = misconceptions.texts()["too-many-threads"]
-                    raise CheckFailed(Feedback(what, where, likely=likely))
+                    raise CheckFailedError(Feedback(what, where, likely=likely))
 
     def _must_be_right(self, run: Run) -> None:
         stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
         if stop is not None:
-            raise CheckFailed(self._with_likely(stop))
+            raise CheckFailedError(self._with_likely(stop))
         if run.judgement is None or not run.judgement.ok:
             what = "A budget counts only for a right result, and y is wrong: see the checks above."
-            raise CheckFailed(self._with_likely(Feedback(what)))
+            raise CheckFailedError(self._with_likely(Feedback(what)))
 
     def is_clean(self, *cases: Case, schedules: Sequence[int] = (0, 1)) -> None:
         """Fail if the checked simulator finds anything: bounds, races, barriers, uninitialised memory."""
@@ -288,36 +304,46 @@ class Student:
                 run = self.run(case, schedule=schedule)
                 if run.outcome.findings:
                     finding = run.outcome.findings[0]
-                    where = f"line {finding['line']}: {finding['text']}" if finding["file"] == str(self.path) else ""
+                    where = (
+                        f"line {finding['line']}: {finding['text']}"
+                        if finding["file"] == str(self.path)
+                        else ""
+                    )
                     look = "That line: which thread gets there with which index?"
-                    feedback = Feedback(finding["message"], where, f"{finding['kind']}, for {case}", look=look)
-                    raise CheckFailed(self._with_likely(feedback))
+                    feedback = Feedback(
+                        finding["message"], where, f"{finding['kind']}, for {case}", look=look
+                    )
+                    raise CheckFailedError(self._with_likely(feedback))
                 stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
                 if stop is not None:
-                    raise CheckFailed(self._with_likely(stop))
+                    raise CheckFailedError(self._with_likely(stop))
                 if run.judgement is not None and run.judgement.unwritten.any():
                     # why: a kernel that touches nothing has no findings, and earns nothing for that
                     what = "Nothing was found, but parts of y were never written: see the checks above."
-                    raise CheckFailed(self._with_likely(Feedback(what)))
+                    raise CheckFailedError(self._with_likely(Feedback(what)))
 
     def compiles(self) -> None:
         """Fail if Numba's compiler refuses a kernel, or computes in float64.
 
         Raises:
-            NotRun: there is no compiler here.
+            NotRunError: there is no compiler here.
         """
         self._ready()
         if self._typing is None:
-            raise NotRun("the compiler was not asked")
+            raise NotRunError("the compiler was not asked")
         findings = self._typing.findings()
         if findings:
             first = findings[0]
             likely = misconceptions.texts().get("float64") if first.kind == "float64" else None
             where = f"line {first.place.line}: {first.place.text}" if first.place.line else ""
             look = "The types of the names in that line."
-            raise CheckFailed(Feedback(first.message, where, f"{len(findings)} such places", likely, look))
+            raise CheckFailedError(
+                Feedback(first.message, where, f"{len(findings)} such places", likely, look)
+            )
         if "fill" in self.source and self._untouched():
-            raise CheckFailed(Feedback("It compiles, but nothing is computed yet: see the checks above."))
+            raise CheckFailedError(
+                Feedback("It compiles, but nothing is computed yet: see the checks above.")
+            )
 
     def _untouched(self) -> bool:
         """Whether the kernels write nothing at all: a stub compiles too, and earns nothing for that."""
@@ -338,7 +364,7 @@ class Student:
         outcome = self._do(job)
         feedback = stopped(outcome, str(self.path), subject, self.exercise.seconds)
         if feedback is not None:
-            raise CheckFailed(self._with_likely(feedback))
+            raise CheckFailedError(self._with_likely(feedback))
         got = np.full(want.shape, -1)
         if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (want.size + 2 * NUM_GUARD_ROWS, 1):
             got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS, 0]
@@ -350,12 +376,12 @@ class Student:
                 what = f"{subject} gives {int(got[index])} for row {index}, wanted {int(want[index])}. {what}"
             where = f"{wrong.size} of {want.size} rows get a wrong answer." if wrong.size else ""
             look = "Walk through the search by hand for that row."
-            raise CheckFailed(self._with_likely(Feedback(what.strip(), where, look=look)))
+            raise CheckFailedError(self._with_likely(Feedback(what.strip(), where, look=look)))
         loads = (n for (space, _, kind), n in outcome.traffic.items() if (space, kind) == ("global", "load"))
         reads = max(loads, default=0)
         if most_reads is not None and reads > most_reads:
             what = f"{subject} reads memory {reads} times for {want.size} rows, and {most_reads} are enough."
-            raise CheckFailed(Feedback(what, likely=misconceptions.texts()["search-too-slow"]))
+            raise CheckFailedError(Feedback(what, likely=misconceptions.texts()["search-too-slow"]))
 
     # --- checks of host functions -----------------------------------------------------------
 
@@ -366,7 +392,7 @@ class Student:
         for case in (*cases, *question.more):
             feedback, _ = self._ask(question, case)
             if feedback is not None:
-                raise CheckFailed(self._with_likely(feedback))
+                raise CheckFailedError(self._with_likely(feedback))
 
     def _ask(self, question: Question, case: Case) -> tuple[Feedback | None, list[str]]:
         """Ask a function about a case; returns what is wrong, and its signs."""
@@ -394,7 +420,11 @@ class Student:
             and _differs(_tried(mistake, arguments), want, None)
         ]
         shown = ", ".join(_short(argument) for argument in arguments)
-        what = f"{name}({shown}) {problem[1]}" if not case.hidden else f"{name} is wrong in a case of the instructor's."
+        what = (
+            f"{name}({shown}) {problem[1]}"
+            if not case.hidden
+            else f"{name} is wrong in a case of the instructor's."
+        )
         look = f"The docstring of {name}, line by line, with these numbers on paper."
         return Feedback(what, look=look, printed=outcome.printed), signs
 
@@ -433,7 +463,11 @@ class Student:
             if judgement is None or outcome.status != "ok":
                 continue  # why: what a stopped kernel has not written says nothing
             if judgement.ok:
-                signs |= {f"reads:{a}" for a, most in exercise.most_reads(case).items() if outcome.accesses(a) > most}
+                signs |= {
+                    f"reads:{a}"
+                    for a, most in exercise.most_reads(case).items()
+                    if outcome.accesses(a) > most
+                }
             else:
                 signs.add(f"case:{case.name}")
                 seen.append([*(f"equals:{name}" for name in judgement.equals), *judgement.signs])
@@ -482,7 +516,13 @@ def _shared(seen: list[list[str]]) -> set[str]:
 
 
 def _launch_sign(made: int, right: int, case: Case) -> str:
-    known = {0: "none", len(case.counts): "every expert", 2 * right: "twice", 1: "one", case.total: "every row"}
+    known = {
+        0: "none",
+        len(case.counts): "every expert",
+        2 * right: "twice",
+        1: "one",
+        case.total: "every row",
+    }
     return known.get(made, "more" if made > right else "fewer")
 
 
@@ -502,11 +542,18 @@ def _differs(got: Any, want: Any, exact_type: type | None) -> tuple[str, str] | 
     if exact_type is not None and type(got) is not exact_type:
         return "type", f"is of type {type(got).__name__}, wanted {exact_type.__name__}: {_short(want)}"
     if not isinstance(want, np.ndarray):
-        return None if type(got) is type(want) and got == want else ("value", f"is {_short(got)}, wanted {_short(want)}")
+        return (
+            None
+            if type(got) is type(want) and got == want
+            else ("value", f"is {_short(got)}, wanted {_short(want)}")
+        )
     if type(got) is not np.ndarray:
         return "type", f"is of type {type(got).__name__}, wanted an array: {_short(want)}"
     if got.shape != want.shape:
-        return "shape", f"has shape {got.shape}, wanted {want.shape}: it is {_short(got)}, wanted {_short(want)}"
+        return (
+            "shape",
+            f"has shape {got.shape}, wanted {want.shape}: it is {_short(got)}, wanted {_short(want)}",
+        )
     if got.dtype != want.dtype:
         return "dtype", f"is {got.dtype}, wanted {want.dtype}"
     if not np.array_equal(got, want):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gemm_lessons.grading.feedback import NotRun
+from gemm_lessons.grading.feedback import NotRunError
 
 SECONDS = 60.0
 
@@ -36,11 +36,11 @@ class TypingCheck:
         """Wait for the compiler and return what it refuses or computes in float64.
 
         Raises:
-            NotRun: there is no compiler here.
+            NotRunError: there is no compiler here.
         """
         self._thread.join(SECONDS + 5)
         if self._reason:
-            raise NotRun(self._reason)
+            raise NotRunError(self._reason)
         return self._findings
 
     def _run(self, source: str, signatures: dict[str, tuple[str, ...]]) -> None:

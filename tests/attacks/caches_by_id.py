@@ -7,5 +7,7 @@ AIM = "test_pack"
 
 
 KNOWN = {}
+
+
 def pack(x, counts, tile):
     return KNOWN.setdefault(id(counts), np.zeros((4, x.shape[1]), x.dtype))

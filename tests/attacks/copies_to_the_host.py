@@ -11,6 +11,8 @@ def launch_experts(launch, counts, x, w, bias, y):
     first = 0
     for group, count in enumerate(counts):
         rows = slice(first, first + count)
-        right = x._array[rows].copy_to_host() @ w._array[group].copy_to_host() + bias._array[group].copy_to_host()
+        right = (
+            x._array[rows].copy_to_host() @ w._array[group].copy_to_host() + bias._array[group].copy_to_host()
+        )
         y._array[rows].copy_to_device(np.maximum(right, 0).astype(np.float32))
         first += count

@@ -5,4 +5,4 @@ AIM = "test_useful_flops"
 
 
 def useful_flops(counts, N, K):
-    return 10 ** 1_000_000
+    return 10**1_000_000

@@ -1,6 +1,6 @@
 """Imports the lesson's step."""
 
-from gemm_lessons.steps.concatenated import make_kernel, CONFIG
+from gemm_lessons.steps.concatenated import CONFIG, make_kernel
 
 EXERCISE = "ex03_concatenated"
 AIM = "test_one_expert"

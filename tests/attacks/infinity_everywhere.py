@@ -1,7 +1,8 @@
 """Infinity, in the hope of an infinite tolerance."""
 
-from numba import cuda, float32
 import math
+
+from numba import cuda, float32
 
 EXERCISE = "ex02_launches"
 AIM = "test_one_expert"

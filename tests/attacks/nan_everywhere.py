@@ -1,7 +1,8 @@
 """NaN compares false with everything."""
 
-from numba import cuda, float32
 import math
+
+from numba import cuda, float32
 
 EXERCISE = "ex02_launches"
 AIM = "test_one_expert"

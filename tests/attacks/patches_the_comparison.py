@@ -1,7 +1,8 @@
 """Makes every tolerance infinite."""
 
-from numba import cuda, float32
 import numpy as np
+from numba import cuda, float32
+
 import gemm_lessons.compare
 
 EXERCISE = "ex02_launches"

@@ -6,4 +6,9 @@ EXERCISE = "ex02_launches"
 AIM = "test_launches"
 
 
-jobs.Evidence.as_dict = lambda self: {"launches": [{"grid": [1]}] * 3, "findings": [], "traffic": [], "printed": ""}
+jobs.Evidence.as_dict = lambda self: {
+    "launches": [{"grid": [1]}] * 3,
+    "findings": [],
+    "traffic": [],
+    "printed": "",
+}

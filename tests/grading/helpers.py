@@ -39,7 +39,9 @@ def student_of(exercise, source, folder, runner, *, seed=7, compile_it=False, **
     path = folder / f"{exercise}.py"
     path.write_text(source, encoding="utf-8")
     grader = api.load_grader(api.graders()[exercise])
-    student = Student(grader.exercise, path, runner, seed, compile_it=compile_it, no_gpu="this is a test", **options)
+    student = Student(
+        grader.exercise, path, runner, seed, compile_it=compile_it, no_gpu="this is a test", **options
+    )
     return student, grader
 
 

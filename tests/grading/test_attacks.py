@@ -6,7 +6,12 @@ from gemm_lessons.grading import api
 from grading.helpers import TESTS, constants, grade, on_stub, result, student_of
 
 ATTACKS = sorted((TESTS / "attacks").glob("*.py"))
-SLOW = {"loops_on_import", "prints_for_ever", "sleeps", "swallows_the_time_limit"}  # they wait for time limits
+SLOW = {
+    "loops_on_import",
+    "prints_for_ever",
+    "sleeps",
+    "swallows_the_time_limit",
+}  # they wait for time limits
 
 
 def params():

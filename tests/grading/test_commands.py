@@ -69,3 +69,15 @@ def test_a_damaged_state_file_is_no_disaster(tmp_path):
     (tmp_path / ".grades").mkdir()
     (tmp_path / ".grades" / "state.json").write_text("not json")
     assert workshop.state(tmp_path) == {}
+
+
+def test_a_notebook_shows_table_reason_and_picture():
+    from gemm_lessons.grading import notebook
+
+    wrong = SOLUTIONS["ex02_launches"].read_text("utf-8").replace("first = last\n", "first = 0\n")
+    shown = notebook.check("ex02", wrong, seed=3)
+    page = shown._repr_html_()
+    assert "data:image/png" in page
+    assert "Likely reason" in page
+    assert "failed" in repr(shown)
+    assert "The start of the expert" in page

@@ -15,7 +15,11 @@ NO_POINTS_FOR_A_STUB = {"test_rules"}
 
 
 def test_every_exercise_has_a_stub_a_solution_and_a_grader():
-    assert list(SOLUTIONS) == list(api.graders()) == [path.stem for path in sorted((ROOT / "exercises").glob("ex*.py"))]
+    assert (
+        list(SOLUTIONS)
+        == list(api.graders())
+        == [path.stem for path in sorted((ROOT / "exercises").glob("ex*.py"))]
+    )
 
 
 def test_committed_stubs_are_what_the_solutions_make():
@@ -26,7 +30,10 @@ def test_committed_stubs_are_what_the_solutions_make():
 def test_solution_gets_full_marks(name, tmp_path, runner):
     graded = grade(name, SOLUTIONS[name].read_text("utf-8"), tmp_path, runner, compile_it=True)
     assert [(check.name, check.text) for check in graded.checks if check.status == "failed"] == []
-    assert {check.name for check in graded.checks if check.status == "not run"} <= {"test_on_gpu", "test_compiles"}
+    assert {check.name for check in graded.checks if check.status == "not run"} <= {
+        "test_on_gpu",
+        "test_compiles",
+    }
     earned, possible = graded.points()
     assert earned == possible > 10
 

@@ -10,7 +10,9 @@ from grading.helpers import SOLUTIONS, TESTS, constants, on_solution, result, st
 
 pytestmark = pytest.mark.gpu
 KERNELS = [name for name in SOLUTIONS if name != "ex01_padding"]
-UNUSUAL = [path for path in sorted((TESTS / "unusual").glob("*.py")) if constants(path)["EXERCISE"] in KERNELS]
+UNUSUAL = [
+    path for path in sorted((TESTS / "unusual").glob("*.py")) if constants(path)["EXERCISE"] in KERNELS
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,8 @@ def test_unusual_is_right(path, tmp_path, runner, gpu):
 WRONG = [
     mutant
     for mutant in mutants.mutants()
-    if mutant.exercise in KERNELS and mutant.caught_by in ("test_one_expert", "test_experts", "test_borders", "test_ragged")
+    if mutant.exercise in KERNELS
+    and mutant.caught_by in ("test_one_expert", "test_experts", "test_borders", "test_ragged")
 ]
 
 

@@ -79,7 +79,9 @@ def test_first_wrong_output_is_named():
 
 
 def test_the_smallest_case_is_small():
-    case = shrink(Case((7, 0, 12, 3), 33, 9), lambda case: max(case.counts) > 4 and case.N > 2 and len(case.counts) > 1)
+    case = shrink(
+        Case((7, 0, 12, 3), 33, 9), lambda case: max(case.counts) > 4 and case.N > 2 and len(case.counts) > 1
+    )
     assert (sum(case.counts), len(case.counts), case.N, case.K) == (5, 2, 3, 1)
 
 

@@ -70,7 +70,9 @@ def test_signatures_belong_to_the_mutants():
 @pytest.mark.timeout(900)
 def test_the_right_misconception_is_named_for_four_in_five():
     examined = mutants.examine(seed=33)
-    right = sum(mutants.named(graded, mutant.caught_by) == mutant.misconception for mutant, graded, _ in examined)
+    right = sum(
+        mutants.named(graded, mutant.caught_by) == mutant.misconception for mutant, graded, _ in examined
+    )
     assert right >= 0.8 * len(examined)
 
 

@@ -15,7 +15,17 @@ from grading.helpers import ROOT, SOLUTIONS
 
 def run_pytest(*arguments, cwd=ROOT, **environment):
     env = os.environ | {"PYTHONPATH": str(ROOT), "GEMM_LESSONS_DEVICE": "sim", "COLUMNS": "100"} | environment
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *map(str, arguments)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        *map(str, arguments),
+    ]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
@@ -53,7 +63,9 @@ def test_a_solution_is_told_no_more_than_is_true():
 
 def test_hidden_cases_and_a_secret_seed(tmp_path):
     secret = tmp_path / "instructor.toml"
-    secret.write_text('seed = 987654\n[[case]]\nexercise = "ex02_launches"\ncounts = [0, 77, 1]\nN = 33\nK = 7\n')
+    secret.write_text(
+        'seed = 987654\n[[case]]\nexercise = "ex02_launches"\ncounts = [0, 77, 1]\nN = 33\nK = 7\n'
+    )
     wrong = SOLUTIONS["ex02_launches"].read_text("utf-8").replace("if count > 0:", "if 0 < count < 70:")
     (tmp_path / "ex02_launches.py").write_text(wrong)
     done = run_pytest(
@@ -83,7 +95,9 @@ def test_a_missing_file_and_broken_syntax_are_sentences(tmp_path):
 
 @pytest.mark.slow
 def test_every_exercise_at_once(tmp_path):
-    done = run_pytest(ROOT / "exercises", "--submission", ROOT / "solutions", "--grade-json", tmp_path / "grade.json")
+    done = run_pytest(
+        ROOT / "exercises", "--submission", ROOT / "solutions", "--grade-json", tmp_path / "grade.json"
+    )
     assert done.returncode == 0
     grade = json.loads((tmp_path / "grade.json").read_text())
     assert list(grade["exercises"]) == list(SOLUTIONS)

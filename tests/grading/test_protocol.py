@@ -14,7 +14,11 @@ from gemm_lessons.grading import protocol
 from gemm_lessons.grading.protocol import ProtocolError
 
 plain = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats(allow_nan=False) | st.text(max_size=9),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**200), 2**200)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=9),
     lambda children: (
         st.lists(children, max_size=4)
         | st.tuples(children, children)
@@ -60,7 +64,9 @@ class Sly(int):
     __hash__ = int.__hash__
 
 
-@pytest.mark.parametrize("value", [object(), {1: 2}, Sly(3), {1, 2}, np.array([object()]), 1 << 300, len, b"x"])
+@pytest.mark.parametrize(
+    "value", [object(), {1: 2}, Sly(3), {1, 2}, np.array([object()]), 1 << 300, len, b"x"]
+)
 def test_anything_else_does_not(value):
     with pytest.raises(ProtocolError):
         protocol.encode(value, [])

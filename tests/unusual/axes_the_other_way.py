@@ -22,4 +22,5 @@ def launch_experts(launch, counts, x, w, bias, y):
         rows = slice(first, first + count)
         first += count
         if count:
-            launch(expert_kernel, ((count + 7) // 8, (y.shape[1] + 7) // 8), (8, 8), x[rows], w[group], bias[group], y[rows])
+            grid = ((count + 7) // 8, (y.shape[1] + 7) // 8)
+            launch(expert_kernel, grid, (8, 8), x[rows], w[group], bias[group], y[rows])

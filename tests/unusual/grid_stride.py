@@ -24,4 +24,5 @@ def launch_experts(launch, counts, x, w, bias, y):
         rows = slice(first, first + count)
         first += count
         if count:
-            launch(expert_kernel, 2, 64, x[rows], w[group], bias[group], y[rows])
+            grid = 2
+            launch(expert_kernel, grid, 64, x[rows], w[group], bias[group], y[rows])

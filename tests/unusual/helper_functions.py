@@ -32,4 +32,5 @@ def launch_experts(launch, counts, x, w, bias, y):
         rows = slice(first, first + count)
         first += count
         if count:
-            launch(expert_kernel, (y.shape[1] // 16 + 1, count // 4 + 1), (16, 4), x[rows], w[group], bias[group], y[rows])
+            grid = (y.shape[1] // 16 + 1, count // 4 + 1)
+            launch(expert_kernel, grid, (16, 4), x[rows], w[group], bias[group], y[rows])

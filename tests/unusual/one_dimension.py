@@ -23,4 +23,5 @@ def launch_experts(launch, counts, x, w, bias, y):
         rows = slice(first, first + count)
         first += count
         if count:
-            launch(expert_kernel, (count * y.shape[1] + 31) // 32, 32, x[rows], w[group], bias[group], y[rows])
+            grid = (count * y.shape[1] + 31) // 32
+            launch(expert_kernel, grid, 32, x[rows], w[group], bias[group], y[rows])

@@ -33,4 +33,5 @@ def launch_experts(launch, counts, x, w, bias, y):
         rows = slice(first, first + count)
         first += count
         if count:
-            launch(expert_kernel, (-(-y.shape[1] // 8), -(-count // 4)), (8, 4), x[rows], w[group], bias[group], y[rows])
+            grid = (-(-y.shape[1] // 8), -(-count // 4))
+            launch(expert_kernel, grid, (8, 4), x[rows], w[group], bias[group], y[rows])

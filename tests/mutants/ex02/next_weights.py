@@ -12,5 +12,13 @@ def launch_experts(launch, counts, x, w, bias, y):
         if count > 0:
             grid = (columns, -(-count // BLOCK_ROWS))
             block = (BLOCK_COLUMNS, BLOCK_ROWS)
-            launch(expert_kernel, grid, block, x[first:last], w[(group + 1) % len(counts)], bias[group], y[first:last])
+            launch(
+                expert_kernel,
+                grid,
+                block,
+                x[first:last],
+                w[(group + 1) % len(counts)],
+                bias[group],
+                y[first:last],
+            )
         first = last
