@@ -265,7 +265,9 @@ def _first_finding(error: Exception) -> str:
 # --- break it -----------------------------------------------------------------------------------------
 
 
-def broken(name: str, *changes: tuple[str, str], launches: int = 1) -> Verdict:
+def broken(
+    name: str, *changes: tuple[str, str], launches: int = 1, problem: GroupedProblem | None = None
+) -> Verdict:
     """Change a step's source, show the change, and let the checkers judge the result.
 
     The step's file stays as it is: a copy is changed. On a GPU, the copy runs in processes of its own, in
@@ -275,6 +277,7 @@ def broken(name: str, *changes: tuple[str, str], launches: int = 1) -> Verdict:
         name: of a step.
         changes: (old, new), each old text exactly once in the step's file, or in `schedule.py`.
         launches: how often the kernel is launched; some mistakes show at the second launch only.
+        problem: None for a small one that is ragged in every way.
 
     Returns:
         The simulator's verdict.
@@ -288,10 +291,11 @@ def broken(name: str, *changes: tuple[str, str], launches: int = 1) -> Verdict:
         path, difference = _edit(name, changes, Path(folder))
         display(verbatim(difference))
         if device.choose().is_gpu:
-            verdict = _child("sim", ["step", str(path), str(launches)])
-            _say_verdict("This GPU", _child("gpu", ["step", str(path), str(launches)]))
+            extents = repr((problem.counts, problem.N, problem.K)) if problem else "None"
+            verdict = _child("sim", ["step", str(path), str(launches), extents])
+            _say_verdict("This GPU", _child("gpu", ["step", str(path), str(launches), extents]))
         else:
-            verdict = judge(_import(path), SMALL, launches)
+            verdict = judge(_import(path), problem or SMALL, launches)
     _say_verdict("The checked simulator", verdict)
     return verdict
 
@@ -408,14 +412,15 @@ def main(what: str, file: str, *arguments: str) -> None:
     """Judge what a file holds, print the verdict and exit; what `_child` runs.
 
     Args:
-        what: "step", then FILE LAUNCHES; or "kernel", then FILE NAME GRID BLOCK, arrays beside it.
+        what: "step", then FILE LAUNCHES PROBLEM; or "kernel", then FILE NAME GRID BLOCK, arrays beside it.
         file: Python source.
         arguments: the rest.
     """
     device.choose()  # before the file imports Numba
     module = _import(Path(file))
     if what == "step":
-        problem = LARGE if device.choose().is_gpu else SMALL
+        extents = ast.literal_eval(arguments[1])
+        problem = GroupedProblem(*extents) if extents else LARGE if device.choose().is_gpu else SMALL
         verdict = judge(module, problem, int(arguments[0]))
     else:
         name, grid, block = arguments[0], ast.literal_eval(arguments[1]), ast.literal_eval(arguments[2])

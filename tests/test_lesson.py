@@ -134,7 +134,7 @@ def test_on_a_gpu_a_cells_kernel_is_judged_in_the_simulator(on_a_gpu):
 def test_a_child_that_dies_is_no_verdict(tmp_path):
     path = tmp_path / "cell.py"
     path.write_text("raise SystemExit('no kernel here')")
-    verdict = lesson._child("sim", ["step", str(path), "1"])
+    verdict = lesson._child("sim", ["step", str(path), "1", "None"])
     assert not verdict.right
     assert str(verdict) == "the process died: no kernel here"
 
