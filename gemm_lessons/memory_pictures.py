@@ -110,3 +110,29 @@ def useful_share(heights: Sequence[int], most_tokens: int) -> Figure:
         axes.set_title("What the ragged last tile costs an expert")
         figure.legend(loc="outside right upper")
     return figure
+
+
+def layout_bytes(layouts: Mapping[str, int], useful: int, title: str) -> Figure:
+    """Bytes that each layout of the same tokens takes, and what part of them holds tokens.
+
+    Args:
+        layouts: name -> bytes.
+        useful: bytes of the tokens.
+        title: of the picture.
+    """
+    with mpl.rc_context(PAGE.settings):
+        figure = Figure(figsize=PAGE.extent(11, 1.6 + 0.7 * len(layouts)))
+        axes = figure.subplots()
+        for place, (name, taken) in enumerate(layouts.items()):
+            axes.barh(place, useful / 1e6, color=USEFUL)
+            axes.barh(
+                place, (taken - useful) / 1e6, left=useful / 1e6, color="none", edgecolor=WASTED, hatch="///"
+            )
+            digits = 0 if taken > 1e7 else 2
+            axes.text(taken / 1e6, place, f" {taken / 1e6:,.{digits}f} MB: {name}", va="center")
+        axes.set_yticks([])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.6 * max(layouts.values()) / 1e6)
+        axes.set_xlabel("MB of x and y; blue: rows that hold tokens")
+        axes.set_title(title)
+    return figure
