@@ -112,10 +112,12 @@ def check(
     small: Annotated[bool, typer.Option("--small", help="Small problems only, also on a GPU.")] = False,
 ) -> None:
     """Run steps on every ragged case and compare each output with NumPy."""
-    from gemm_lessons.measure.checks import check_step, ragged_problems
-    from gemm_lessons.steps import STEPS
+    from gemm_lessons.measure.checks import check_step, ragged_problems, suited
+    from gemm_lessons.steps import STEPS, TENSOR_STEPS
 
-    chosen = _choose(steps, STEPS)
+    # why not all without a GPU: the simulated tensor-core steps take minutes; name them to check them
+    all_steps = STEPS | TENSOR_STEPS
+    chosen = _choose(steps, all_steps if steps or device.choose().is_gpu else STEPS)
     problems = ragged_problems(on_gpu=device.choose().is_gpu, small=small)
     _say_device()
     table = RichTable("step", "right", "refused", "wrong")
@@ -127,7 +129,7 @@ def check(
             wrong = []
             for problem in problems:
                 progress.update(task, description=f"{name} on {problem.name}", advance=1)
-                outcome = check_step(step, problem)
+                outcome = check_step(step, suited(name, problem))
                 right, refused = right + outcome.right, refused + bool(outcome.refusal)
                 if not outcome.right:
                     complaints.append(f"{name} on {problem.name}: {outcome.refusal or outcome.complaint}")

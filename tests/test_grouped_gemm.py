@@ -16,6 +16,7 @@ from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError
 from gemm_lessons.reference import grouped_gemm_rows
 
 ON_GPU = device.choose().is_gpu
+pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 COUNTS, N, K = (5, 0, 20), 40, 24
 
 

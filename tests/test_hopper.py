@@ -17,6 +17,7 @@ if device.choose().is_gpu and device.choose().compute_capability[0] != 9:
     pytest.skip("NOT RUN: wgmma exists on compute capability 9.0 only", allow_module_level=True)
 
 ON_GPU = device.choose().is_gpu
+pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 CONFIG = hopper.CONFIG if ON_GPU else hopper.SIM_CONFIG
 BM = CONFIG.BM
 SIZE = {"N": 392, "K": 456} if ON_GPU else {"N": 40, "K": 72}

@@ -14,6 +14,7 @@ from gemm_lessons.steps import tensor_core
 from gemm_lessons.steps._host import ConfigError
 
 DEVICE = device.choose()
+pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 CONFIG = tensor_core.CONFIG if DEVICE.is_gpu else tensor_core.SIM_CONFIG
 BM = CONFIG.BM
 SIZE = {"N": 390, "K": 456} if DEVICE.is_gpu else {"N": 38, "K": 40}

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from numba import cuda, int32
 
+from gemm_lessons import device
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.schedule import ceil_div
 from gemm_lessons.tile_queue import MEMORY, make_tile_queue, most_tickets
+
+pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 
 BM, BN, BAND = 32, 64, 2
 MOST = 400

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gemm_lessons.launch import Work
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
-from gemm_lessons.steps import STEPS
+from gemm_lessons.schedule import ceil_div
+from gemm_lessons.steps import STEPS, TENSOR_STEPS
 from gemm_lessons.steps._host import ConfigError
 from gemm_lessons.workloads import WORKLOADS
 
@@ -48,6 +49,14 @@ def ragged_problems(*, on_gpu: bool, small: bool = False) -> list[GroupedProblem
     named = [workload.at(full_size=on_gpu) for workload in WORKLOADS.values()]
     distinct = {problem.counts: problem for problem in reversed(named) if problem.useful_flops < MOST_FLOPS}
     return [*cases, *reversed(distinct.values())]
+
+
+def suited(name: str, problem: GroupedProblem) -> GroupedProblem:
+    """The same case for a step that computes in 16 bits: its dtype, and rows of a multiple of 16 bytes."""
+    if name not in TENSOR_STEPS:
+        return problem
+    N, K = (ceil_div(extent, 8) * 8 for extent in (problem.N, problem.K))
+    return replace(problem, N=N, K=K, dtype="bfloat16")
 
 
 def check_step(step: Any, problem: GroupedProblem) -> Outcome:

@@ -176,6 +176,12 @@ class Config:
             raise ConfigError(
                 f"{registers} registers a block would be wanted, and an SM has {REGISTERS_PER_SM}"
             )
+        major, minor = device.choose().compute_capability
+        if major != 9:
+            raise ProblemError(
+                f"wgmma exists on compute capability 9.0 only, and this GPU has {major}.{minor}:"
+                " use the step tensor_core"
+            )
         if problem.dtype != "bfloat16":
             raise ProblemError(f"this step computes in bfloat16, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 2)

@@ -117,6 +117,8 @@ class Config:
             raise ProblemError(
                 f"this step computes in float16 and bfloat16, and the problem is {problem.dtype}"
             )
+        if device.choose().compute_capability < (8, 0) and not (self.turing and not self.async_copies):
+            raise ConfigError("asynchronous copies and m16n8k16 need compute capability 8.0: use TURING")
         if self.turing and problem.dtype != "float16":
             raise ProblemError("tensor cores know bfloat16 from compute capability 8.0 on: use float16")
         if problem.K % PIECE:

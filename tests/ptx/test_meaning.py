@@ -49,6 +49,8 @@ from gemm_lessons.ptx.wgmma import (
 if device.choose().compute_capability[0] != 9:
     pytest.skip("NOT RUN: these instructions need compute capability 9.0", allow_module_level=True)
 
+pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
+
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 wait_all_copies, wait_all_stores, wait_all_products = cp_async_wait[0], tma_store_wait[0], wgmma_wait[0]
 
