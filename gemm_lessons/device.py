@@ -17,7 +17,8 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import Any, Literal
 
 Kind = Literal["gpu", "sim", "compile"]
 
@@ -159,12 +160,19 @@ def _setting(name: str, default: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+def numba_cuda_config() -> Any:
+    """The settings that `numba.cuda` goes by: numba-cuda has its own, plain numba has one for all."""
+    try:
+        return import_module("numba.cuda.core.config")
+    except ModuleNotFoundError:
+        return import_module("numba.core.config")
+
+
 def _tell_numba(kind: Kind) -> None:
     """Switch Numba to hardware or simulator, or say that it is too late."""
     simulate = kind == "sim"
     if "numba.cuda" in sys.modules:
-        from numba.cuda.core import config
-
+        config = numba_cuda_config()
         if bool(config.ENABLE_CUDASIM) != simulate:
             have, want = ("simulator", "GPU") if config.ENABLE_CUDASIM else ("GPU", "simulator")
             raise DeviceError(

@@ -159,8 +159,7 @@ def begin() -> None:
     chosen = device.choose()
     major, minor = chosen.compute_capability
     if chosen.is_gpu:
-        from numba.cuda.core import config
-
+        config = device.numba_cuda_config()
         # why: the lessons launch tiny grids on host arrays on purpose, and Numba would warn each time
         config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_WARN_ON_IMPLICIT_COPY = 0
         changes = (
