@@ -184,9 +184,8 @@ def _tell_numba(kind: Kind) -> None:
     os.environ["NUMBA_ENABLE_CUDASIM"] = str(int(simulate))
     if "numba" in sys.modules:
         # why: numba reads its settings once, when it is imported; numba.cuda asks them later.
-        from numba.core import config
-
-        config.ENABLE_CUDASIM = int(simulate)
+        settings: Any = import_module("numba.core.config")
+        settings.ENABLE_CUDASIM = int(simulate)
 
 
 @functools.cache
