@@ -1,6 +1,11 @@
 """The ragged cases: the subject of this workbook, not its exception."""
 
+import pytest
+
 from gemm_lessons.problem import GroupedProblem
+
+# The cases that find the most, for steps that take seconds each in the simulator.
+TELLING = ("around-a-tile", "empty-middle", "one-token", "all-empty")
 
 
 def ragged_cases(BM: int) -> dict[str, GroupedProblem]:
@@ -23,3 +28,8 @@ def ragged_cases(BM: int) -> dict[str, GroupedProblem]:
     vector = GroupedProblem((3, BM + 1), N=33, K=20, name="K-in-vectors")
     full = GroupedProblem((BM, 2 * BM), N=32, K=32, name="full-tiles")
     return problems | {problem.name: problem for problem in (tiny, vector, full)}
+
+
+def telling_first(names):
+    """The names as pytest parameters; all but the telling ones are left to `make test-all`."""
+    return [name if name in TELLING else pytest.param(name, marks=pytest.mark.slow) for name in names]

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ragged import ragged_cases
+from ragged import ragged_cases, telling_first
 
 from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, check_output
@@ -30,13 +30,7 @@ def problem_of(counts, N=SIZE["N"], K=SIZE["K"]):
 COUNTS = {name: case.counts for name, case in ragged_cases(BM).items() if "K" not in name}
 
 
-SLOW_IN_SIMULATOR = ("many-experts", "empty-last", "single-tokens")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_IN_SIMULATOR else name for name in COUNTS],
-)
+@pytest.mark.parametrize("name", telling_first(COUNTS))
 def test_right_on_ragged_case(name):
     problem = problem_of(COUNTS[name])
     inputs = problem.inputs(7)
@@ -45,7 +39,10 @@ def test_right_on_ragged_case(name):
         prepared.check(inputs).raise_if_wrong(f"{name}, {attempt}")
 
 
-@pytest.mark.parametrize(("N", "K"), [(8, 8), (64, 64), (136, 72), (200, 136)])
+@pytest.mark.parametrize(
+    ("N", "K"),
+    [(8, 8), (64, 64), *(pytest.param(*size, marks=pytest.mark.slow) for size in ((136, 72), (200, 136)))],
+)
 def test_any_size_that_tma_can_move(N, K):
     problem = problem_of((3, BM + 1), N, K)
     inputs = problem.inputs(1)
@@ -76,6 +73,7 @@ def test_right_in_any_order_of_events(seed):
         hopper.prepare(problem, replace(CONFIG, num_stages=2), inputs).check(inputs).raise_if_wrong(str(seed))
 
 
+@pytest.mark.slow
 def test_one_and_two_consumer_warpgroups():
     for BN in (64, 128):
         problem = problem_of((5, BM + 3), 136, 72)

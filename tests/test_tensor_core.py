@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ragged import ragged_cases
+from ragged import ragged_cases, telling_first
 
 from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, check_output
@@ -28,9 +28,7 @@ def problem_of(counts, N=SIZE["N"], K=SIZE["K"], dtype="bfloat16"):
     return GroupedProblem(tuple(counts), N, K, dtype)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "many-experts" else n for n in COUNTS]
-)
+@pytest.mark.parametrize("name", telling_first(COUNTS))
 def test_right_on_ragged_case(name):
     problem = problem_of(COUNTS[name], dtype="float16" if len(name) % 2 else "bfloat16")
     inputs = problem.inputs(7)
@@ -39,6 +37,7 @@ def test_right_on_ragged_case(name):
         prepared.check(inputs).raise_if_wrong(f"{name}, {attempt}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("num_stages", [2, 3, 4])
 def test_any_number_of_stages(dtype, num_stages):
@@ -56,7 +55,7 @@ def test_staged_through_registers(turing):
     tensor_core.prepare(problem, config, inputs).check(inputs).raise_if_wrong(str(config))
 
 
-@pytest.mark.parametrize(("N", "K"), [(2, 8), (32, 32), (66, 72)])
+@pytest.mark.parametrize(("N", "K"), [(2, 8), (32, 32), pytest.param(66, 72, marks=pytest.mark.slow)])
 def test_other_sizes(N, K):
     problem = problem_of((3, BM + 1), N, K)
     inputs = problem.inputs(3)
