@@ -80,14 +80,16 @@ OFFSETS = Question(
     lambda case, rng: (counts_of(case), TILE),
     offsets,
     {
-        "inclusive": lambda counts, tile: offsets(counts, tile)[1:],
-        "not aligned": lambda counts, tile: offsets(counts, 1),
-        "rounded down": lambda counts, tile: offsets(counts // tile * tile, 1),
-        "extra tile": lambda counts, tile: offsets(counts + 1, tile),
-        "no total": lambda counts, tile: offsets(counts, tile)[:-1],
-        "longest": lambda counts, tile: (np.arange(len(counts) + 1) * counts.max()).astype(np.int32),
-        "inclusive, unaligned": lambda counts, tile: offsets(counts, 1)[1:],
-        "total rounded": lambda counts, tile: -(-offsets(counts, 1) // tile) * tile,
+        "inclusive-sum": lambda counts, tile: offsets(counts, tile)[1:],
+        "not-aligned": lambda counts, tile: offsets(counts, 1),
+        "tiles-rounded-down": lambda counts, tile: offsets(counts // tile * tile, 1),
+        "tile-too-many": lambda counts, tile: offsets(counts + 1, tile),
+        "no-total": lambda counts, tile: offsets(counts, tile)[:-1],
+        "padded-to-longest": lambda counts, tile: (np.arange(len(counts) + 1) * counts.max()).astype(
+            np.int32
+        ),
+        "inclusive-sum (unaligned)": lambda counts, tile: offsets(counts, 1)[1:],
+        "sum-rounded": lambda counts, tile: -(-offsets(counts, 1) // tile) * tile,
     },
 )
 USEFUL = Question(
@@ -95,10 +97,9 @@ USEFUL = Question(
     lambda case, rng: (batches(case, rng), case.N, case.K),
     useful,
     {
-        "padded": padded,
-        "half": lambda counts, N, K: useful(counts, N, K) // 2,
-        "32 bits": lambda counts, N, K: int(np.array(useful(counts, N, K)).astype(np.int32)),
-        "first batch": lambda counts, N, K: useful(counts[:1], N, K),
+        "padding-is-useful": padded,
+        "one-flop-per-term": lambda counts, N, K: useful(counts, N, K) // 2,
+        "overflow": lambda counts, N, K: int(np.array(useful(counts, N, K)).astype(np.int32)),
     },
     exact_type=int,
     more=(LARGE,),
@@ -108,36 +109,50 @@ PADDED = Question(
     lambda case, rng: (batches(case, rng), case.N, case.K),
     padded,
     {
-        "useful": useful,
-        "half": lambda counts, N, K: padded(counts, N, K) // 2,
-        "wrong axis": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[0] * N * K,
-        "wrong axis, experts": lambda counts, N, K: (
+        "one-flop-per-term": lambda counts, N, K: padded(counts, N, K) // 2,
+        "wrong-axis": lambda counts, N, K: 2 * int(counts.max(axis=0).sum()) * counts.shape[0] * N * K,
+        "wrong-axis (experts)": lambda counts, N, K: (
             2 * int(counts.max(axis=0).sum()) * counts.shape[1] * N * K
         ),
-        "longest of all": lambda counts, N, K: 2 * int(counts.max()) * counts.size * N * K,
-        "one expert": lambda counts, N, K: 2 * int(counts.max(axis=1).sum()) * N * K,
-        "aligned": lambda counts, N, K: 2 * int((-(-counts // TILE) * TILE).sum()) * N * K,
+        "longest-of-all-batches": lambda counts, N, K: 2 * int(counts.max()) * counts.size * N * K,
+        "experts-not-counted": lambda counts, N, K: 2 * int(counts.max(axis=1).sum()) * N * K,
     },
     exact_type=int,
     more=(LARGE,),
 )
+
+
+def first_tokens(x, counts, tile):
+    """Every expert packed with the first tokens of all."""
+    starts = np.repeat(np.cumsum(counts) - counts, counts)
+    return pack(x[np.arange(counts.sum()) - starts], counts, tile)
+
+
+def tokens_are_right(got, x, counts, tile):
+    return np.array_equal(got[rows_of_tokens(counts, tile)], x)
+
+
 PACK = Question(
     "pack",
     lambda case, rng: (tokens(case, rng), counts_of(case), TILE),
     pack,
     {
-        "not aligned": lambda x, counts, tile: x,
-        "order lost": lambda x, counts, tile: np.concatenate([x, pack(x, counts, tile)[len(x) :] * 0]),
+        "packed-without-alignment (short)": lambda x, counts, tile: x,
+        "start-not-advanced": first_tokens,
+        "packed-without-alignment": lambda x, counts, tile: np.concatenate(
+            [x, pack(x, counts, tile)[len(x) :] * 0]
+        ),
     },
+    tells={"padding-not-zero": tokens_are_right},
 )
 UNPACK = Question(
     "unpack",
     packed,
     unpack,
     {
-        "padding kept": lambda whole, counts, tile: whole,
-        "first rows": lambda whole, counts, tile: whole[: counts.sum()],
-        "by value": lambda whole, counts, tile: whole[np.any(whole != 0, axis=1)],
+        "unpack-keeps-padding": lambda whole, counts, tile: whole,
+        "unpack-first-rows": lambda whole, counts, tile: whole[: counts.sum()],
+        "padding-found-by-value": lambda whole, counts, tile: whole[np.any(whole != 0, axis=1)],
     },
 )
 CAPACITY = Question(
@@ -145,18 +160,18 @@ CAPACITY = Question(
     lambda case, rng: (batches(case, rng), 1.25),
     capacity,
     {
-        "rounded down": lambda counts, factor: np.floor(factor * counts.sum(axis=1) / counts.shape[1]).astype(
-            np.int32
-        ),
-        "rounded": lambda counts, factor: np.rint(factor * counts.sum(axis=1) / counts.shape[1]).astype(
-            np.int32
-        ),
-        "share rounded first": lambda counts, factor: np.ceil(
+        "capacity-rounded-down": lambda counts, factor: np.floor(
+            factor * counts.sum(axis=1) / counts.shape[1]
+        ).astype(np.int32),
+        "capacity-rounded-down (nearest)": lambda counts, factor: np.rint(
+            factor * counts.sum(axis=1) / counts.shape[1]
+        ).astype(np.int32),
+        "capacity-rounded-down (share first)": lambda counts, factor: np.ceil(
             factor * (counts.sum(axis=1) // counts.shape[1])
         ).astype(np.int32),
-        "no factor": lambda counts, factor: capacity(counts, 1.0),
-        "wrong axis": lambda counts, factor: capacity(counts.T, factor),
-        "longest": lambda counts, factor: np.ceil(factor * counts.max(axis=1)).astype(np.int32),
+        "factor-forgotten": lambda counts, factor: capacity(counts, 1.0),
+        "wrong-axis": lambda counts, factor: capacity(counts.T, factor),
+        "capacity-from-longest": lambda counts, factor: np.ceil(factor * counts.max(axis=1)).astype(np.int32),
     },
 )
 DROPPED = Question(
@@ -164,13 +179,12 @@ DROPPED = Question(
     with_limits,
     dropped,
     {
-        "not clipped": lambda counts, limits: (counts - limits[:, None]).sum(axis=1).astype(np.int32),
-        "room of others": lambda counts, limits: np.maximum(
+        "dropped-not-clipped": lambda counts, limits: (counts - limits[:, None]).sum(axis=1).astype(np.int32),
+        "room-shared": lambda counts, limits: np.maximum(
             counts.sum(axis=1) - limits * counts.shape[1], 0
         ).astype(np.int32),
-        "experts": lambda counts, limits: (counts > limits[:, None]).sum(axis=1).astype(np.int32),
-        "kept": lambda counts, limits: np.minimum(counts, limits[:, None]).sum(axis=1).astype(np.int32),
-        "wrong axis": lambda counts, limits: (
+        "experts-for-tokens": lambda counts, limits: (counts > limits[:, None]).sum(axis=1).astype(np.int32),
+        "wrong-axis": lambda counts, limits: (
             np.maximum(counts - limits[:, None], 0).sum(axis=0).astype(np.int32)
         ),
     },

@@ -54,27 +54,29 @@ class Launches(GroupedExercise):
         active = np.flatnonzero(case.counts)
         compact = np.searchsorted(active, groups)
         compact_y, _ = self.sums(case, inputs, compact)
+        inside = np.arange(case.total) - case.problem.offsets[groups]
+        by_row = np.where(inside < case.N, b[groups, np.minimum(inside, case.N - 1)], np.nan)
         last_k = x[:, -1:] * w[groups, -1]
         first_k = x[:, :1] * w[groups, 0]
         return {
-            "no bias": relu(y),
-            "no relu": y + bias,
-            "no bias, no relu": y,
-            "bias after relu": relu(y) + bias,
-            "bias for each k": relu(y + case.K * bias),
-            "bias of the first expert": relu(y + b[groups * 0]),
-            "negated relu": np.minimum(y + bias, 0.0),
-            "absolute value": np.abs(y + bias),
-            "relu for each k": relu(bias + relu(x[:, :, None] * w[groups]).sum(axis=1)),
-            "running relu": running_relu(x, w[groups], bias),
-            "weights of the first expert": relu(first_y + bias),
-            "first expert's weights and bias": relu(first_y + b[groups * 0]),
-            "weights of the next expert": relu(next_y + bias),
-            "weights and bias of the next expert": relu(next_y + b[(groups + 1) % num_groups]),
-            "experts numbered without empty ones": relu(compact_y + b[compact]),
-            "weights as [N, K]": relu(np.einsum("rk,rnk->rn", x, as_lesson) + bias),
-            "last k missing": relu(y - last_k + bias),
-            "first k missing": relu(y - first_k + bias),
+            "bias-forgotten": relu(y),
+            "relu-forgotten": y + bias,
+            "bias-forgotten (and ReLU)": y,
+            "relu-before-bias": relu(y) + bias,
+            "bias-for-each-k": relu(y + case.K * bias),
+            "bias-of-first-expert": relu(y + b[groups * 0]),
+            "relu-negated": np.minimum(y + bias, 0.0),
+            "relu-inside-the-loop (products)": relu(bias + relu(x[:, :, None] * w[groups]).sum(axis=1)),
+            "relu-inside-the-loop": running_relu(x, w[groups], bias),
+            "wrong-experts-weights (first)": relu(first_y + bias),
+            "wrong-experts-weights (first, with bias)": relu(first_y + b[groups * 0]),
+            "wrong-experts-weights (next)": relu(next_y + bias),
+            "wrong-experts-weights (next, with bias)": relu(next_y + b[(groups + 1) % num_groups]),
+            "experts-renumbered": relu(compact_y + b[compact]),
+            "weights-transposed (same memory)": relu(np.einsum("rk,rnk->rn", x, as_lesson) + bias),
+            "last-k-missing": relu(y - last_k + bias),
+            "first-k-missing": relu(y - first_k + bias),
+            "bias-by-row": relu(y + by_row[:, None]),
         }
 
     def job(self, case, inputs, output):

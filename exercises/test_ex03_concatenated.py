@@ -38,31 +38,32 @@ class Concatenated(GroupedExercise):
         groups, rows = case.groups, np.arange(case.total)
         x, w = inputs["x"].astype(np.float64), inputs["w"].astype(np.float64)
         y = self.sums(case, inputs)
+        inside = rows - case.problem.offsets[groups]
         as_transposed = w.reshape(len(w), case.K, case.N)[groups]
-        starts = np.concatenate(([0], case.ends[:-1]))
         return {
-            "expert of the pair's first row": self.sums(case, inputs, groups[rows // 2 * 2]),
-            "expert of the pair's second row": self.sums(
+            "second-row-shares-expert": self.sums(case, inputs, groups[rows // 2 * 2]),
+            "second-row-shares-expert (the other row)": self.sums(
                 case, inputs, groups[np.minimum(rows // 2 * 2 + 1, case.total - 1)]
             ),
-            "pair number taken for the row": self.sums(case, inputs, groups[rows // 2]),
-            "row equal to an end": self.sums(case, inputs, np.searchsorted(case.ends, rows, side="left")),
-            "next expert": self.sums(case, inputs, groups + 1),
-            "previous expert": self.sums(case, inputs, groups - 1),
-            "first expert": self.sums(case, inputs, groups * 0),
-            "ends taken for starts": self.sums(
+            "pair-taken-for-row": self.sums(case, inputs, groups[rows // 2]),
+            "end-counted-as-inside": self.sums(case, inputs, np.searchsorted(case.ends, rows, side="left")),
+            "off-by-one-expert": self.sums(case, inputs, groups + 1),
+            "wrong-experts-weights": self.sums(case, inputs, groups * 0),
+            "ends-taken-for-starts": self.sums(
                 case, inputs, np.searchsorted(case.ends, rows, side="right") - 1
             ),
-            "last of equal starts": self.sums(case, inputs, np.searchsorted(starts, rows, side="left") - 1),
-            "experts numbered without empty ones": self.sums(
+            "empty-not-skipped": self.sums(
                 case, inputs, np.searchsorted(np.flatnonzero(case.counts), groups)
             ),
-            "weights as [K, N]": np.einsum("rk,rkn->rn", x, as_transposed),
-            "last k missing": y - x[:, -1:] * w[groups, :, -1],
-            "first k missing": y - x[:, :1] * w[groups, :, 0],
-            "x of the pair's first row": np.einsum("rk,rnk->rn", x[rows // 2 * 2], w[groups]),
-            "sum not set to zero between rows": y
-            + np.where(rows[:, None] % 2 == 1, np.roll(y, 1, axis=0), 0.0),
+            "end-too-early": self.sums(case, inputs, np.searchsorted(case.ends, rows + 1, side="right")),
+            "equal-counts-assumed": self.sums(case, inputs, rows * len(case.counts) // case.total),
+            "last-expert-missing": self.sums(case, inputs, np.minimum(groups, len(case.counts) - 2)),
+            "row-of-expert-for-x": np.einsum("rk,rnk->rn", x[inside], w[groups]),
+            "weights-transposed (same memory)": np.einsum("rk,rkn->rn", x, as_transposed),
+            "last-k-missing": y - x[:, -1:] * w[groups, :, -1],
+            "first-k-missing": y - x[:, :1] * w[groups, :, 0],
+            "x-of-first-row": np.einsum("rk,rnk->rn", x[rows // 2 * 2], w[groups]),
+            "sum-not-reset": y + np.where(rows[:, None] % 2 == 1, np.roll(y, 1, axis=0), 0.0),
         }
 
     def job(self, case, inputs, output):

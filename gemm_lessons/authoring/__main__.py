@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gemm_lessons.authoring import cells, readme
+from gemm_lessons.authoring import cells, readme, stubs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -17,17 +17,20 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
     options = parser.parse_args()
     record = readme.newest()
-    tables, notebooks = readme.stale(ROOT, record), cells.stale(ROOT)
+    tables, notebooks, exercises = readme.stale(ROOT, record), cells.stale(ROOT), stubs.stale(ROOT)
     if options.check:
         for path in tables:
             print(f"{path} does not match the recorded results: run `make tables`", file=sys.stderr)
         for path in notebooks:
             print(f"{path} has outputs, or a cell that differs from its source: run `make tables`",
                   file=sys.stderr)  # fmt: skip
-        return bool(tables or notebooks)
+        for path in exercises:
+            print(f"{path} is not what its solution makes: run `make tables`", file=sys.stderr)
+        return bool(tables or notebooks or exercises)
     readme.write(ROOT, record)
     cells.write(ROOT)
-    print(f"written: {', '.join(tables + notebooks) or 'nothing, all is up to date'}")
+    stubs.write_stubs(ROOT / "exercises", ROOT)
+    print(f"written: {', '.join(tables + notebooks + exercises) or 'nothing, all is up to date'}")
     return 0
 
 

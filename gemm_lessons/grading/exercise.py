@@ -61,7 +61,10 @@ class GroupedExercise(Exercise):
         """The right answer."""
 
     def alternatives(self, case: Case, inputs: Inputs) -> dict[str, Array]:
-        """What common mistakes would compute instead, by name."""
+        """What common mistakes would compute instead.
+
+        Keys are those of `misconceptions.toml`, maybe with a variant: "wrong-experts-weights (next)".
+        """
         return {}
 
     @abstractmethod
@@ -86,6 +89,7 @@ class Question:
         ask: arguments for a case.
         want: the right answer for these arguments.
         mistakes: what common mistakes answer, by name.
+        tells: what a wrong answer of the right shape shows, by the mistake's name: (got, *arguments) -> bool.
         exact_type: the answer must have this type, if given.
         more: cases for this function alone.
     """
@@ -94,6 +98,7 @@ class Question:
     ask: Callable[[Case, np.random.Generator], tuple[Any, ...]]
     want: Callable[..., Any]
     mistakes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    tells: Mapping[str, Callable[..., bool]] = field(default_factory=dict)
     exact_type: type | None = None
     more: tuple[Case, ...] = ()
 

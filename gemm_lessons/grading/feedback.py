@@ -8,6 +8,8 @@ from typing import Any
 from gemm_lessons.grading.misconceptions import Misconception
 from gemm_lessons.grading.runner import Outcome
 
+ENDLESS = "a kernel without an end"
+
 
 @dataclass(frozen=True)
 class Feedback:
@@ -118,7 +120,7 @@ def stopped(outcome: Outcome, path: str, subject: str, seconds: float) -> Feedba
         look = (
             "The loop's condition: which variable changes in each round, and can it stop changing too early?"
         )
-        return Feedback(what, where, "kernel without an end", look=look, printed=printed)
+        return Feedback(what, where, ENDLESS, look=look, printed=printed)
     return None
 
 

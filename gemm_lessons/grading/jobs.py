@@ -231,7 +231,10 @@ def run(job: dict[str, Any], modules: dict[str, types.ModuleType], *, simulated:
                 cuda.synchronize()
     except BaseException as error:  # whatever a submission raises is an answer, SystemExit too
         answer |= _explain(error, job["path"])
-    answer["outputs"] = [] if answer["status"] == "crashed" else [each.copy_to_host() for each in outputs]
+    try:
+        answer["outputs"] = [] if answer["status"] == "crashed" else [each.copy_to_host() for each in outputs]
+    except Exception as error:  # a kernel that failed after its launch shows here
+        answer |= _explain(error, job["path"]) | {"outputs": []}
     return answer | {"seconds": time.monotonic() - began} | evidence.as_dict()
 
 

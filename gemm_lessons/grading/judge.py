@@ -131,7 +131,7 @@ class Judgement:
         unwritten = self.unwritten[self.wrong]
         signs.append("unwritten" if unwritten.all() else "some unwritten" if unwritten.any() else "values")
         if (self.want.y[self.wrong] == 0).all() and not (self.want.y == 0).all():
-            signs.append("zeros")
+            signs.append("zeros unwritten" if unwritten.all() else "zeros")
         if np.isnan(self.got[self.wrong & ~self.unwritten]).any():
             signs.append("nan")
         if self.wrong.all():
@@ -194,6 +194,7 @@ class Judgement:
 PATTERNS = {
     "guards": "it writes outside of y: a store has no bounds test",
     "all": "every output is wrong",
+    "zeros unwritten": "only outputs that should be 0 are missing",
     "zeros": "only outputs that should be 0 are wrong",
     "one expert": "only one expert is wrong",
     "first rows": "only the first row of an expert is wrong: look at the borders between experts",

@@ -30,7 +30,30 @@ WEIGHTS = {
     "sometimes": 0.3,
     "case": 0.3,
 }
-LEAST_LIKENESS = 0.45  # below this, no guess is better than a wrong one
+LEAST_LIKENESS = 0.5  # below this, no guess is better than a wrong one
+SAME = 0.85
+
+_MEANS = {
+    "finding:launch:empty expert": "launches-for-empty",
+    "launches:every expert": "launches-for-empty",
+    "launches:every row": "launch-per-row",
+    "launches:twice": "launched-twice",
+}
+_TELLING_KINDS = {"equals", "launches", "reads", "finding", "raises", "stopped"}
+_TELLING = {
+    "zeros",
+    "zeros unwritten",
+    "row tail",
+    "column tail",
+    "odd rows",
+    "even rows",
+    "first rows",
+    "last rows",
+    "last row of all",
+    "first column",
+    "last column",
+    "guards",
+}
 
 
 @dataclass(frozen=True)
@@ -73,13 +96,39 @@ def likeness(one: Iterable[str], other: Iterable[str]) -> float:
     return sum(map(_weight, one & other)) / whole if whole else 0.0
 
 
-def likeliest(
-    signs: Iterable[str], known: Iterable[tuple[str, frozenset[str]]], least: float = LEAST_LIKENESS
-) -> str:
-    """The misconception whose signature is most like these signs; empty if none is like enough."""
+def likeliest(signs: Iterable[str], known: Iterable[tuple[str, frozenset[str]]]) -> str:
+    """The misconception that fits best; empty if none fits well.
+
+    A signature that is nearly the same decides.  Else a wrong formula whose result all wrong outputs equal
+    does, if there is just one.  Else the signature that is most like these signs, if it shares something
+    telling with them.
+    """
     signs = set(signs)
-    ranked = sorted(((likeness(signs, signature), key) for key, signature in known), reverse=True)
-    return ranked[0][1] if ranked and ranked[0][0] >= least else ""
+    telling = {sign for sign in signs if is_telling(sign)}
+    ranked = sorted(((likeness(signs, each), key) for key, each in known if telling & each), reverse=True)
+    if ranked and ranked[0][0] >= SAME:
+        return ranked[0][1]
+    formulas = {key for key in map(meaning, signs) if key}
+    if len(formulas) == 1:
+        return formulas.pop()
+    if formulas:
+        ranked = [(like, key) for like, key in ranked if key in formulas]
+        return ranked[0][1] if ranked else ""
+    return ranked[0][1] if ranked and ranked[0][0] >= LEAST_LIKENESS else ""
+
+
+def meaning(sign: str) -> str:
+    """The misconception that a sign names by itself: mostly the formula that all wrong outputs equal."""
+    if sign in _MEANS:
+        return _MEANS[sign]
+    if not sign.startswith("equals:"):
+        return ""
+    return sign.split(":")[-1].split(" (")[0]
+
+
+def is_telling(sign: str) -> bool:
+    """Whether a sign says more than that much is wrong."""
+    return sign.split(":")[0] in _TELLING_KINDS or sign in _TELLING
 
 
 def _weight(sign: str) -> float:

@@ -51,7 +51,8 @@ class Shown:
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td style='text-align:left'>{html.escape(check.title)}</td><td>{check.earned}/{check.points}</td>"
+            f"<tr><td style='text-align:left'>{html.escape(check.title)}</td>"
+            f"<td>{check.earned}/{check.points}</td>"
             f"<td style='text-align:left;color:{_COLOUR[check.status]}'><b>{check.status}</b></td></tr>"
             for check in self.grade.checks
         )

@@ -20,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
 
 
 _SCALARS = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64"
-NUMPY_FOR_KERNELS = _names(f"{_SCALARS} bool_ intp pi inf")
+NUMPY_FOR_KERNELS = _names(f"{_SCALARS} bool_ intp pi inf ndarray")
 NUMPY_FORBIDDEN = _names(
     "load save savez savez_compressed loadtxt savetxt genfromtxt fromfile fromregex memmap ctypeslib"
     " f2py testing core lib random show_config frompyfunc vectorize info source lookfor DataSource"
@@ -103,7 +103,7 @@ class _Visitor(ast.NodeVisitor):
     def visit_Name(self, node: ast.Name) -> None:
         if node.id in FORBIDDEN_NAMES:
             self._breach(node, f"{node.id!r} is not needed here and not allowed")
-        elif node.id.startswith("__"):
+        elif node.id.startswith("__") and node.id != "__name__":
             self._breach(node, f"names that begin with two underscores, such as {node.id!r}, are not allowed")
         elif node.id in self.modules:
             self._breach(node, f"use the module {node.id!r} as {node.id}.name, not as a value")
@@ -127,7 +127,7 @@ class _Visitor(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        if node.name.startswith("__"):
+        if node.name.startswith("__") and node.name not in ("__init__", "__post_init__"):
             self._breach(node, f"special methods, such as {node.name!r}, are not allowed")
         self.generic_visit(node)
 

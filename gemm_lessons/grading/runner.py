@@ -153,7 +153,10 @@ class Runner:
         try:
             protocol.send(connection, job)
             answer = protocol.receive(connection, began + job["seconds"] + GRACE_SECONDS)
-            return _outcome(answer)
+            outcome = _outcome(answer)
+            if outcome.status == "crashed":
+                self._replace()
+            return outcome
         except TimeoutError:
             self._replace()
             return Outcome("time", seconds=time.monotonic() - began)

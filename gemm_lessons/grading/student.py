@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.grading import heatmap, misconceptions
 from gemm_lessons.grading.cases import NO_TOKENS, Case
 from gemm_lessons.grading.exercise import Exercise, GroupedExercise, HostExercise, Question
-from gemm_lessons.grading.feedback import CheckFailedError, Feedback, NotRunError, stopped
+from gemm_lessons.grading.feedback import ENDLESS, CheckFailedError, Feedback, NotRunError, stopped
 from gemm_lessons.grading.judge import Judgement, guarded_output
 from gemm_lessons.grading.misconceptions import Misconception
 from gemm_lessons.grading.rules import Breach, breaches
@@ -34,6 +35,7 @@ HARMFUL = (
     "arithmetic",
 )  # findings that spoil a result
 NOTHING = "Nothing was written"
+GPU_PATIENCE = 10  # how much longer a job may take on a GPU, where kernels are compiled first
 SHOWN_NUMBERS = 12  # inputs of a smallest case are shown if they are so few
 
 
@@ -160,7 +162,7 @@ class Student:
         if device == "gpu":
             if self._gpu is None:
                 raise NotRunError(f"it needs a GPU: {self._no_gpu}")
-            runner, seconds = self._gpu, 10 * seconds
+            runner, seconds = self._gpu, GPU_PATIENCE * seconds
         outcome = runner.run(self.source, str(self.path), job, seconds)
         endless = any(finding["kind"] == "endless" for finding in outcome.findings)
         self._timeouts += endless or outcome.status == "time"
@@ -173,7 +175,8 @@ class Student:
         self._ready()
         for case in cases:
             run = self.run(case, device=device)
-            feedback = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
+            seconds = self.exercise.seconds * (GPU_PATIENCE if device == "gpu" else 1)
+            feedback = stopped(run.outcome, str(self.path), _subject(self.exercise), seconds)
             # why findings too: the simulator keeps a stray access from doing harm, and a GPU does not
             stray = any(finding["kind"] in HARMFUL for finding in run.outcome.findings)
             if feedback is None and (stray or run.judgement is None or not run.judgement.ok):
@@ -229,7 +232,8 @@ class Student:
         if sum(array.size for array in arrays.values()) <= SHOWN_NUMBERS:
             lines += [f"{name} = {_short(array)}" for name, array in arrays.items()]
         if small.judgement.wrong.size <= SHOWN_NUMBERS:
-            lines += [f"y = {_short(small.judgement.got)}", f"wanted {_short(small.judgement.want.y)}"]
+            never = "  (nan: never written)" if small.judgement.unwritten.any() else ""
+            lines += [f"y = {_short(small.judgement.got)}{never}", f"wanted {_short(small.judgement.want.y)}"]
         else:
             lines.append(small.judgement.describe())
         return "\n".join(lines)
@@ -363,6 +367,8 @@ class Student:
         self._ready()
         outcome = self._do(job)
         feedback = stopped(outcome, str(self.path), subject, self.exercise.seconds)
+        if feedback is not None and feedback.pattern == ENDLESS:
+            feedback = replace(feedback, likely=misconceptions.texts()["search-never-ends"])
         if feedback is not None:
             raise CheckFailedError(self._with_likely(feedback))
         got = np.full(want.shape, -1)
@@ -392,7 +398,8 @@ class Student:
         for case in (*cases, *question.more):
             feedback, _ = self._ask(question, case)
             if feedback is not None:
-                raise CheckFailedError(self._with_likely(feedback))
+                likely = None if "not written yet" in feedback.what else self._likely_in(question)
+                raise CheckFailedError(replace(feedback, likely=likely))
 
     def _ask(self, question: Question, case: Case) -> tuple[Feedback | None, list[str]]:
         """Ask a function about a case; returns what is wrong, and its signs."""
@@ -413,6 +420,10 @@ class Student:
         if not problem:
             return None, []
         signs = [f"wrong:{name}:{problem[0]}", f"case:{name}:{case.name}"]
+        if type(got) is np.ndarray and got.shape == want.shape:
+            signs += [
+                f"equals:{name}:{key}" for key, tells in question.tells.items() if tells(got, *arguments)
+            ]
         signs += [
             f"equals:{name}:{key}"
             for key, mistake in question.mistakes.items()
@@ -455,8 +466,7 @@ class Student:
             if outcome.status not in ("ok", "finding"):
                 signs.add(f"stopped:{outcome.error.get('type') or outcome.status}")
             for finding in outcome.findings:
-                own = finding["text"] if finding["file"] == str(self.path) else ""
-                signs.add(f"finding:{finding['kind']}:{own.split('[')[0]}")
+                signs.add(_finding_sign(finding, str(self.path), run))
             made, right = len(outcome.launches), exercise.num_launches(case)
             if outcome.status == "ok" and made != right:
                 signs.add(f"launches:{_launch_sign(made, right, case)}")
@@ -473,6 +483,17 @@ class Student:
                 seen.append([*(f"equals:{name}" for name in judgement.equals), *judgement.signs])
         return signs | _shared(seen)
 
+    def _likely_in(self, question: Question) -> Misconception | None:
+        """The known mistake in one host function, by what was seen of that function alone."""
+        cases = self.exercise.cases(self.seed)
+        marks = f":{question.function}:"
+        known = [
+            (key, frozenset(sign for sign in signs if marks in sign))
+            for key, signs in misconceptions.signatures(self.exercise.name)
+        ]
+        key = misconceptions.likeliest(self._signs_of_question(question, cases), known)
+        return misconceptions.texts().get(key)
+
     @cached_property
     def likely(self) -> Misconception | None:
         """The known mistake that fits best what was seen, if one fits well."""
@@ -482,7 +503,12 @@ class Student:
     def _with_likely(self, feedback: Feedback) -> Feedback:
         if feedback.likely is not None or "not written yet" in feedback.what or self._does_nothing:
             return feedback
-        return Feedback(**{**vars(feedback), "likely": self.likely})
+        likely = self.likely
+        if feedback.pattern == ENDLESS:
+            likely = misconceptions.texts()[
+                "endless-loop"
+            ]  # why: what a stopped kernel left behind says nothing
+        return replace(feedback, likely=likely)
 
     @cached_property
     def _does_nothing(self) -> bool:
@@ -513,6 +539,18 @@ def _shared(seen: list[list[str]]) -> set[str]:
         elif not sign.startswith("case"):
             signs.add(f"{'often' if share >= 0.5 else 'sometimes'}:{sign}")
     return signs
+
+
+def _finding_sign(finding: dict[str, Any], path: str, run: Run) -> str:
+    """Kind and array of a finding; of a stray index also the axis, and on which side it is."""
+    if finding["kind"] == "launch":
+        number = len(run.outcome.launches) - 1  # of the expert, if every expert is launched
+        empty = number < len(run.case.counts) and run.case.counts[number] == 0
+        return f"finding:launch:{'empty expert' if empty else 'few rows'}"
+    array = finding["text"].split("[")[0] if finding["file"] == path else ""
+    stray = re.match(r"index (-?)\d+ is outside axis (\d+)", finding["message"])
+    side = f":axis {stray[2]} {'below' if stray[1] else 'above'}" if stray else ""
+    return f"finding:{finding['kind']}:{array}{side}"
 
 
 def _launch_sign(made: int, right: int, case: Case) -> str:

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from gemm_lessons.authoring import stubs
-from gemm_lessons.grading import api, hints
+from gemm_lessons.grading import api, hints, misconceptions
+from gemm_lessons.grading.exercise import HostExercise
 from gemm_lessons.grading.stub import MarkerError, stub_of
 from grading.helpers import ROOT, SOLUTIONS, grade
 
@@ -85,3 +86,29 @@ def test_only_the_regions_differ(name):
 def test_marks_out_of_order_are_refused(text):
     with pytest.raises(MarkerError):
         stub_of(text)
+
+
+@exercise
+def test_every_wrong_formula_names_a_misconception(name):
+    graded = api.load_grader(api.graders()[name]).exercise
+    case = graded.cases(1)[0]
+    if isinstance(graded, HostExercise):
+        keys = {key for question in graded.questions for key in (*question.mistakes, *question.tells)}
+    else:
+        keys = set(graded.alternatives(case, graded.inputs(case, case.rng(1))))
+    assert {key.split(" (")[0] for key in keys} <= set(misconceptions.texts())
+
+
+@exercise
+def test_no_wrong_formula_is_right(name):
+    graded = api.load_grader(api.graders()[name]).exercise
+    if isinstance(graded, HostExercise):
+        return
+    seen = set()
+    for case in graded.cases(1):
+        inputs = graded.inputs(case, case.rng(1))
+        want = graded.want(case, inputs)
+        for key, values in graded.alternatives(case, inputs).items():
+            if (abs(values - want.y) > want.allowed).any():
+                seen.add(key)
+    assert seen == set(graded.alternatives(case, inputs))

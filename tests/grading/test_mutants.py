@@ -79,3 +79,13 @@ def test_the_right_misconception_is_named_for_four_in_five():
 def test_a_pattern_that_nobody_has_seen_is_not_named():
     known = misconceptions.signatures("ex02_launches")
     assert misconceptions.likeliest({"raises:ZeroDivisionError", "sometimes:nan"}, known) == ""
+
+
+def test_a_formula_decides_where_no_signature_is_close():
+    signs = {"equals:wrong-experts-weights (next)", "values", "sometimes:odd rows"}
+    assert misconceptions.likeliest(signs, ()) == "wrong-experts-weights"
+
+
+def test_nothing_is_named_by_how_much_is_wrong_alone():
+    known = [("bias-by-row", frozenset({"values", "every row", "case:one expert"}))]
+    assert misconceptions.likeliest({"values", "every row", "case:one expert"}, known) == ""
