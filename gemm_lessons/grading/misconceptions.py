@@ -105,15 +105,17 @@ def likeliest(signs: Iterable[str], known: Iterable[tuple[str, frozenset[str]]])
     """
     signs = set(signs)
     telling = {sign for sign in signs if is_telling(sign)}
-    ranked = sorted(((likeness(signs, each), key) for key, each in known if telling & each), reverse=True)
-    if ranked and ranked[0][0] >= SAME:
+    ranked = sorted(
+        ((likeness(signs, each), key, each) for key, each in known), reverse=True, key=lambda r: r[:2]
+    )
+    if ranked and ranked[0][0] >= SAME and not all(map(is_vague, ranked[0][2])):
         return ranked[0][1]
+    ranked = [item for item in ranked if telling & item[2]]
     formulas = {key for key in map(meaning, signs) if key}
     if len(formulas) == 1:
         return formulas.pop()
     if formulas:
-        ranked = [(like, key) for like, key in ranked if key in formulas]
-        return ranked[0][1] if ranked else ""
+        return next((key for _, key, _ in ranked if key in formulas), "")
     return ranked[0][1] if ranked and ranked[0][0] >= LEAST_LIKENESS else ""
 
 
@@ -124,6 +126,11 @@ def meaning(sign: str) -> str:
     if not sign.startswith("equals:"):
         return ""
     return sign.split(":")[-1].split(" (")[0]
+
+
+def is_vague(sign: str) -> bool:
+    """Whether a sign only says how much is wrong, or where by chance."""
+    return sign.split(":")[0] in ("case", "sometimes", "often") or sign in ("values", "every row", "all")
 
 
 def is_telling(sign: str) -> bool:
