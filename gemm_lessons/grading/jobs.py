@@ -10,7 +10,8 @@ and its kind one of
 
     call      a host function                       -> its value
     launcher  a host function that gets `launch`    -> outputs
-    kernel    a kernel, and a function that gives its launch shape, or a fixed one -> outputs
+    kernel    a kernel, and a function that gives its launch shape, or a fixed one -> outputs; with "times",
+              launched again with the same arguments and a poisoned output
     probe     a device function, called for each of `num_threads` indices -> outputs
 
 Evidence is everything the grader learns beside values: launches, findings of the checked simulator and
@@ -278,7 +279,13 @@ def _kernel(job: dict[str, Any], module: types.ModuleType, launch: Launcher, out
         grid, block = shape
     else:
         grid, block = job["shape"]
-    launch(kernel, grid, block, *(DeviceArray(a) if hasattr(a, "copy_to_host") else a for a in arguments))
+    given = [DeviceArray(a) if hasattr(a, "copy_to_host") else a for a in arguments]
+    launch(kernel, grid, block, *given)
+    for _ in range(1, job.get("times", 1)):
+        poison = [argument["output"] for argument in job["arguments"] if "output" in argument]
+        for whole, fresh in zip(outputs, poison, strict=True):
+            whole.copy_to_device(fresh)
+        launch(kernel, grid, block, *given)
 
 
 def _probe(job: dict[str, Any], module: types.ModuleType, launch: Launcher, outputs: list[Any]) -> None:

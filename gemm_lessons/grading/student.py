@@ -182,7 +182,7 @@ class Student:
             if feedback is None and (stray or run.judgement is None or not run.judgement.ok):
                 feedback = self._explain(run, device)
             if feedback is not None:
-                raise CheckFailedError(self._with_likely(feedback))
+                raise CheckFailedError(self.explained(feedback))
 
     def _explain(self, run: Run, device: str) -> Feedback:
         finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
@@ -257,7 +257,7 @@ class Student:
                     what = feedback.what
                 look = "Each expert that has tokens needs one launch, through launch(...), and no other does."
                 feedback = Feedback(what, "" if feedback is None else feedback.where, look=look)
-            raise CheckFailedError(self._with_likely(feedback))
+            raise CheckFailedError(self.explained(feedback))
 
     def keeps_to(self, *cases: Case) -> None:
         """Fail if a case reads global memory more often than the budget says."""
@@ -271,7 +271,7 @@ class Student:
                 if reads > most:
                     what = f"{array} is read {reads} times from global memory; {most} are enough, for {case}."
                     look = f"Every place where the kernel reads {array}: can a variable keep the value?"
-                    raise CheckFailedError(self._with_likely(Feedback(what, look=look)))
+                    raise CheckFailedError(self.explained(Feedback(what, look=look)))
 
     def uses_threads(self, *cases: Case, rows_per_thread: int) -> None:
         """Fail if a launch has more threads than its outputs need, rounded up to whole blocks."""
@@ -295,10 +295,10 @@ class Student:
     def _must_be_right(self, run: Run) -> None:
         stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
         if stop is not None:
-            raise CheckFailedError(self._with_likely(stop))
+            raise CheckFailedError(self.explained(stop))
         if run.judgement is None or not run.judgement.ok:
             what = "A budget counts only for a right result, and y is wrong: see the checks above."
-            raise CheckFailedError(self._with_likely(Feedback(what)))
+            raise CheckFailedError(self.explained(Feedback(what)))
 
     def is_clean(self, *cases: Case, schedules: Sequence[int] = (0, 1)) -> None:
         """Fail if the checked simulator finds anything: bounds, races, barriers, uninitialised memory."""
@@ -317,14 +317,14 @@ class Student:
                     feedback = Feedback(
                         finding["message"], where, f"{finding['kind']}, for {case}", look=look
                     )
-                    raise CheckFailedError(self._with_likely(feedback))
+                    raise CheckFailedError(self.explained(feedback))
                 stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
                 if stop is not None:
-                    raise CheckFailedError(self._with_likely(stop))
+                    raise CheckFailedError(self.explained(stop))
                 if run.judgement is not None and run.judgement.unwritten.any():
                     # why: a kernel that touches nothing has no findings, and earns nothing for that
                     what = "Nothing was found, but parts of y were never written: see the checks above."
-                    raise CheckFailedError(self._with_likely(Feedback(what)))
+                    raise CheckFailedError(self.explained(Feedback(what)))
 
     def compiles(self) -> None:
         """Fail if Numba's compiler refuses a kernel, or computes in float64.
@@ -370,7 +370,7 @@ class Student:
         if feedback is not None and feedback.pattern == ENDLESS:
             feedback = replace(feedback, likely=misconceptions.texts()["search-never-ends"])
         if feedback is not None:
-            raise CheckFailedError(self._with_likely(feedback))
+            raise CheckFailedError(self.explained(feedback))
         got = np.full(want.shape, -1)
         if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (want.size + 2 * NUM_GUARD_ROWS, 1):
             got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS, 0]
@@ -382,7 +382,7 @@ class Student:
                 what = f"{subject} gives {int(got[index])} for row {index}, wanted {int(want[index])}. {what}"
             where = f"{wrong.size} of {want.size} rows get a wrong answer." if wrong.size else ""
             look = "Walk through the search by hand for that row."
-            raise CheckFailedError(self._with_likely(Feedback(what.strip(), where, look=look)))
+            raise CheckFailedError(self.explained(Feedback(what.strip(), where, look=look)))
         loads = (n for (space, _, kind), n in outcome.traffic.items() if (space, kind) == ("global", "load"))
         reads = max(loads, default=0)
         if most_reads is not None and reads > most_reads:
@@ -500,7 +500,8 @@ class Student:
         key = misconceptions.likeliest(self.signs, misconceptions.signatures(self.exercise.name))
         return misconceptions.texts().get(key)
 
-    def _with_likely(self, feedback: Feedback) -> Feedback:
+    def explained(self, feedback: Feedback) -> Feedback:
+        """The feedback with the known mistake that fits what was seen, if one does."""
         if feedback.likely is not None or "not written yet" in feedback.what or self._does_nothing:
             return feedback
         likely = self.likely

@@ -1,0 +1,27 @@
+"""The counter of tickets is reset, the one of finished blocks is not."""
+
+from numba import cuda, int32
+
+MISCONCEPTION = "finished-not-reset"
+CAUGHT_BY = "test_again"
+
+
+@cuda.jit
+def work_loop(x, w, ends, tile_ends, counters, y):
+    s_ticket = cuda.shared.array(1, int32)
+    num_tiles = tile_ends[tile_ends.shape[0] - 1]
+    while True:
+        if cuda.threadIdx.x == 0:
+            s_ticket[0] = cuda.atomic.add(counters, 0, 1)
+        cuda.syncthreads()
+        first = s_ticket[0] * TICKET
+        cuda.syncthreads()
+        if first >= num_tiles:
+            break
+        for tile in range(first, min(first + TICKET, num_tiles)):
+            compute_tile(x, w, ends, tile_ends, y, tile)
+    if cuda.threadIdx.x == 0:
+        cuda.threadfence()
+        if cuda.atomic.add(counters, 1, 1) == cuda.gridDim.x - 1:
+            cuda.threadfence()
+            cuda.atomic.exch(counters, 0, 0)

@@ -1,0 +1,28 @@
+"""The first block to leave resets, not the last."""
+
+from numba import cuda, int32
+
+MISCONCEPTION = "reset-too-early"
+CAUGHT_BY = "test_once"
+
+
+@cuda.jit
+def work_loop(x, w, ends, tile_ends, counters, y):
+    s_ticket = cuda.shared.array(1, int32)
+    num_tiles = tile_ends[tile_ends.shape[0] - 1]
+    while True:
+        if cuda.threadIdx.x == 0:
+            s_ticket[0] = cuda.atomic.add(counters, 0, 1)
+        cuda.syncthreads()
+        first = s_ticket[0] * TICKET
+        cuda.syncthreads()
+        if first >= num_tiles:
+            break
+        for tile in range(first, min(first + TICKET, num_tiles)):
+            compute_tile(x, w, ends, tile_ends, y, tile)
+    if cuda.threadIdx.x == 0:
+        cuda.threadfence()
+        if cuda.atomic.add(counters, 1, 1) == 0:
+            cuda.threadfence()
+            cuda.atomic.exch(counters, 0, 0)
+            cuda.atomic.exch(counters, 1, 0)

@@ -1,0 +1,10 @@
+"""The longest tile is forgotten."""
+
+MISCONCEPTION = "one-bound"
+CAUGHT_BY = "test_bound"
+
+
+def lower_bound(costs, num_blocks):
+    if len(costs) == 0:
+        return 0
+    return -(-int(costs.sum()) // num_blocks)

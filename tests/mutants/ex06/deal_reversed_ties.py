@@ -1,0 +1,16 @@
+"""Longest first by reversing: equal tiles come in reverse."""
+
+import numpy as np
+
+MISCONCEPTION = "unstable-ties"
+CAUGHT_BY = "test_deal"
+
+
+def deal_balanced(costs, num_blocks):
+    block_of = np.zeros(len(costs), np.int32)
+    loads = np.zeros(num_blocks, np.int64)
+    for tile in np.argsort(costs, kind="stable")[::-1]:
+        block = np.argmin(loads)
+        block_of[tile] = block
+        loads[block] += costs[tile]
+    return block_of

@@ -1,0 +1,16 @@
+"""To the block with the most work."""
+
+import numpy as np
+
+MISCONCEPTION = "fullest-block"
+CAUGHT_BY = "test_deal"
+
+
+def deal_balanced(costs, num_blocks):
+    block_of = np.zeros(len(costs), np.int32)
+    loads = np.zeros(num_blocks, np.int64)
+    for tile in np.argsort(-costs, kind="stable"):
+        block = np.argmax(loads)
+        block_of[tile] = block
+        loads[block] += costs[tile]
+    return block_of

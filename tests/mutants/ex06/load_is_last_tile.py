@@ -1,0 +1,16 @@
+"""A block's load is its last tile's cost, not the sum."""
+
+import numpy as np
+
+MISCONCEPTION = "load-not-summed"
+CAUGHT_BY = "test_deal"
+
+
+def deal_balanced(costs, num_blocks):
+    block_of = np.zeros(len(costs), np.int32)
+    loads = np.zeros(num_blocks, np.int64)
+    for tile in np.argsort(-costs, kind="stable"):
+        block = np.argmin(loads)
+        block_of[tile] = block
+        loads[block] = costs[tile]
+    return block_of

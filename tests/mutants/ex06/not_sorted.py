@@ -1,0 +1,16 @@
+"""Each tile to the least loaded block, but not the longest first."""
+
+import numpy as np
+
+MISCONCEPTION = "not-longest-first"
+CAUGHT_BY = "test_deal"
+
+
+def deal_balanced(costs, num_blocks):
+    block_of = np.zeros(len(costs), np.int32)
+    loads = np.zeros(num_blocks, np.int64)
+    for tile in range(len(costs)):
+        block = np.argmin(loads)
+        block_of[tile] = block
+        loads[block] += costs[tile]
+    return block_of

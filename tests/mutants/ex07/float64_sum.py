@@ -1,0 +1,20 @@
+"""The sum starts as 0.0, which is float64."""
+
+from numba import cuda
+
+MISCONCEPTION = "float64"
+CAUGHT_BY = "test_compiles"
+
+
+@cuda.jit
+def masked_kernel(x, w, token_of, used, y):
+    col, slot = cuda.grid(2)
+    expert = cuda.blockIdx.z
+    in_use = min(used[expert], token_of.shape[1])
+    if slot < in_use and col < y.shape[1]:
+        token = token_of[expert, slot]
+        if token >= 0:
+            acc = 0.0
+            for k in range(x.shape[1]):
+                acc += x[token, k] * w[expert, col, k]
+            y[token, col] = acc

@@ -1,0 +1,24 @@
+"""Rows are taken end to end, as if nothing were out of order."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "rows-end-to-end"
+CAUGHT_BY = "test_holes"
+
+
+@cuda.jit
+def masked_kernel(x, w, token_of, used, y):
+    col, slot = cuda.grid(2)
+    expert = cuda.blockIdx.z
+    in_use = min(used[expert], token_of.shape[1])
+    if slot < in_use and col < y.shape[1]:
+        token = slot
+        for before in range(expert):
+            token += used[before]
+        if token >= y.shape[0]:
+            token = -1
+        if token >= 0:
+            acc = float32(0.0)
+            for k in range(x.shape[1]):
+                acc += x[token, k] * w[expert, col, k]
+            y[token, col] = acc

@@ -1,0 +1,19 @@
+"""The sum is kept in y, which is set to zero first."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "sums-in-global-memory"
+CAUGHT_BY = "test_once"
+
+
+@cuda.jit
+def masked_kernel(x, w, token_of, used, y):
+    col, slot = cuda.grid(2)
+    expert = cuda.blockIdx.z
+    in_use = min(used[expert], token_of.shape[1])
+    if slot < in_use and col < y.shape[1]:
+        token = token_of[expert, slot]
+        if token >= 0:
+            y[token, col] = float32(0.0)
+            for k in range(x.shape[1]):
+                y[token, col] += x[token, k] * w[expert, col, k]
