@@ -85,8 +85,21 @@ def _stop(error: object) -> None:
 
 
 @app.command()
-def demo() -> None:
-    """Grouped against padded, and four load-balancing strategies; under a minute with or without a GPU."""
+def demo(
+    lesson: Annotated[str, typer.Option(help="For a class: the lesson whose exercise is broken.")] = "",
+    broken: Annotated[
+        str, typer.Option("--break", help="A wrong solution; they are listed if none is given.")
+    ] = "",
+    projector: Projector = False,
+    out: Out = Path("out"),
+) -> None:
+    """Grouped against padded, and four load-balancing strategies; under a minute with or without a GPU.
+
+    With --lesson and --break, a wrong solution meets the checker instead.
+    """
+    if lesson or broken:
+        _demo_of_lesson(lesson, broken, out if projector else None)
+        return
     from gemm_lessons.measure import demo as program
 
     bench = _bench("float32", quick=True, path=None) if device.choose().is_gpu else None
@@ -104,6 +117,21 @@ def demo() -> None:
             progress.console.print(line, soft_wrap=True, markup=False)
     if bench and any(one.status != "ok" for one in bench.record.measurements):
         raise typer.Exit(1)
+
+
+def _demo_of_lesson(lesson: str, broken: str, out: Path | None) -> None:
+    from gemm_lessons.authoring import live
+
+    if not lesson:
+        raise UsageError("which lesson? Add --lesson 05, or leave --break out")
+    try:
+        if not broken:
+            live.show_list(lesson, console)
+            return
+        mutant = live.find(lesson, broken)
+    except live.UnknownBreakError as error:
+        raise UsageError(str(error)) from error
+    live.perform(mutant, console, out / f"demo-{mutant.exercise[:4]}-{mutant.name}.html" if out else None)
 
 
 @app.command()
