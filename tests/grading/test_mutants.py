@@ -24,6 +24,19 @@ QUICK = {
     "ex03-search_never_ends",
     "ex03-pair_for_row",
     "ex03-too_many_threads",
+    "ex04-no_barrier_before_load",
+    "ex04-k_tail_not_zeroed",
+    "ex04-tile_crosses_into_next_expert",
+    "ex05-counter_not_atomic",
+    "ex05-never_reset",
+    "ex05-every_thread_draws",
+    "ex05-no_second_barrier",
+    "ex05-a_block_for_each_tile",
+    "ex05-everybody_resets",
+    "ex06-reversed_ties",
+    "ex06-costs_ignore_k",
+    "ex07-not_clamped",
+    "ex07-hole_ends_the_slab",
 }
 
 
