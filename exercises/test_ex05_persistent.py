@@ -99,7 +99,7 @@ def test_many(student):
     student.is_right(MANY)
 
 
-@check(3, "launched again and again, with counters that nobody resets in between")
+@check(3, "launched again, with counters that nobody resets in between")
 def test_again(student):
     student.is_right(AGAIN, WHOLE)
 
