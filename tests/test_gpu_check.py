@@ -53,7 +53,13 @@ def test_without_the_tool_every_check_says_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_check, "find_sanitizer", lambda: None)
     monkeypatch.setattr(gpu_check, "gpu_tests", lambda *_: gpu_check.Result("tests", "ok", "", 0))
     results = gpu_check.check(tmp_path, 1, gpu_check.TOOLS)
-    assert [result.status for result in results] == ["ok", *["not run"] * 4]
+    assert [result.status for result in results] == [*["ok"] * len(gpu_check.TESTS), *["not run"] * 4]
+
+
+def test_every_test_that_needs_a_gpu_is_in_one_of_the_groups():
+    named = {place.removeprefix("--ignore=") for places in gpu_check.TESTS.values() for place in places}
+    assert named == {"tests", "tests/grading", "tests/test_notebooks.py"}
+    assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_without_a_gpu_it_says_so(monkeypatch, capsys):
