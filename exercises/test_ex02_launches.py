@@ -54,6 +54,8 @@ class Launches(GroupedExercise):
         active = np.flatnonzero(case.counts)
         compact = np.searchsorted(active, groups)
         compact_y, _ = self.sums(case, inputs, compact)
+        owners = last_to_write(case)
+        late_y, _ = self.sums(case, inputs, owners)
         inside = np.arange(case.total) - case.problem.offsets[groups]
         by_row = np.where(inside < case.N, b[groups, np.minimum(inside, case.N - 1)], np.nan)
         last_k = x[:, -1:] * w[groups, -1]
@@ -76,6 +78,7 @@ class Launches(GroupedExercise):
             "weights-transposed (same memory)": relu(np.einsum("rk,rnk->rn", x, as_lesson) + bias),
             "last-k-missing": relu(y - last_k + bias),
             "first-k-missing": relu(y - first_k + bias),
+            "start-not-advanced": relu(late_y + b[owners]),
             "bias-by-row": relu(y + by_row[:, None]),
         }
 
@@ -90,6 +93,12 @@ class Launches(GroupedExercise):
     def most_reads(self, case):
         outputs = case.total * case.N
         return {"x": outputs * case.K, "w": outputs * case.K, "bias": outputs, "y": 0}
+
+
+def last_to_write(case):
+    """The expert whose result stays in each row if all of them start at row 0."""
+    reach = [[g for g, count in enumerate(case.counts) if count > row] for row in range(case.total)]
+    return np.array([experts[-1] if experts else 0 for experts in reach], np.int64)
 
 
 def running_relu(x, w, bias):
