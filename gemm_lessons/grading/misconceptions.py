@@ -125,7 +125,8 @@ def meaning(sign: str) -> str:
         return _MEANS[sign]
     if not sign.startswith("equals:"):
         return ""
-    return sign.split(":")[-1].split(" (")[0]
+    key = sign.split(":")[-1].split(" (")[0]
+    return key if key in texts() else ""  # a formula without a text is a sign like others
 
 
 def is_vague(sign: str) -> bool:
