@@ -2,7 +2,7 @@
 
 from numba import cuda, float32
 
-MISCONCEPTION = "barrier-after-load-missing"
+MISCONCEPTION = "barrier-missing-after-load"
 CAUGHT_BY = "test_clean"
 
 

@@ -2,7 +2,7 @@
 
 from numba import cuda
 
-MISCONCEPTION = "every-thread-draws"
+MISCONCEPTION = "all-threads-draw"
 CAUGHT_BY = "test_first"
 
 

@@ -2,7 +2,7 @@
 
 from numba import cuda, int32
 
-MISCONCEPTION = "reset-at-start"
+MISCONCEPTION = "begins-with-reset"
 CAUGHT_BY = "test_clean"
 
 

@@ -2,7 +2,7 @@
 
 from numba import cuda, int32
 
-MISCONCEPTION = "waits-for-others"
+MISCONCEPTION = "not-resident"
 CAUGHT_BY = "test_resident"
 
 

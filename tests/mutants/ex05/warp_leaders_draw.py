@@ -2,7 +2,7 @@
 
 from numba import cuda, int32
 
-MISCONCEPTION = "every-thread-draws"
+MISCONCEPTION = "all-threads-draw"
 CAUGHT_BY = "test_clean"
 
 
