@@ -225,7 +225,10 @@ if __name__ == "__main__":
 
     launch({_name(kernel)}, {grid!r}, {block!r}, __file__)
 """
-    path.write_text(lesson.CELL_IMPORTS + _source(kernel) + launch, encoding="utf-8")
+    chosen = (
+        "from gemm_lessons import device\n\ndevice.choose()  # before the cell's imports bring Numba in\n\n"
+    )
+    path.write_text(chosen + lesson.CELL_IMPORTS + _source(kernel) + launch, encoding="utf-8")
     return path
 
 
