@@ -578,6 +578,11 @@ def _tried(mistake: Any, arguments: tuple[Any, ...]) -> Any:
 
 def _differs(got: Any, want: Any, exact_type: type | None) -> tuple[str, str] | None:
     """How an answer differs from the right one, as a short name and the rest of a sentence."""
+    if got is None:
+        return (
+            "type",
+            f"returns nothing: it is not written yet, or a path has no return; wanted {_short(want)}",
+        )
     if exact_type is not None and type(got) is not exact_type:
         return "type", f"is of type {type(got).__name__}, wanted {exact_type.__name__}: {_short(want)}"
     if not isinstance(want, np.ndarray):
