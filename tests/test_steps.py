@@ -118,6 +118,12 @@ def test_schedule_of_an_unknown_name_is_refused():
         persistent.prepare(GroupedProblem((3,), 8, 8), schedule="fastest")
 
 
+@pytest.mark.parametrize("num_blocks", [0, -1])
+def test_a_schedule_without_blocks_is_refused(num_blocks):
+    with pytest.raises(ValueError, match=f"{num_blocks} blocks cannot work"):
+        persistent.prepare(GroupedProblem((3,), 8, 8), num_blocks=num_blocks)
+
+
 def test_trace_holds_every_tile_once():
     problem = GroupedProblem((20, 0, 33), N=20, K=8)
     config = replace(persistent.SIM_CONFIG, trace=True)

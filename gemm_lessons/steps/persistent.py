@@ -169,7 +169,7 @@ def prepare(
         return (x, w, *map(cuda.to_device, (*constants, *queues)), y, trace)
 
     resident = num_resident_blocks(kernel, config.num_threads, arguments(zero, zero, zero))
-    num_blocks = min(num_blocks or resident, resident, num_tiles)
+    num_blocks = min(resident if num_blocks is None else num_blocks, resident, num_tiles)
     the_plan = plan(schedule, problem, config.BM, config.BN, num_blocks, band=config.band)
     tickets = np.zeros(the_plan.num_queues, np.int32)
     gemm = Launch(
