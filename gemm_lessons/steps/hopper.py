@@ -42,6 +42,7 @@ Role card
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -207,16 +208,78 @@ def choose_config(problem: GroupedProblem) -> Config:
     return CONFIG
 
 
+def make_store(config: Config) -> Any:
+    """The epilogue: a device function that a consumer warpgroup calls with its finished accumulators.
+
+    Its arguments: accumulators, the block's output buffers, the tensor map of y, y as 16-bit words, the
+    tile's first row, its rows, its first feature, and N.
+    """
+    BM, BOX, BUFFERS = config.BM, config.box, config.num_buffers
+    BUFFER_BYTES = config.buffer_bytes
+    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
+
+    @inlined
+    def store(acc, block_buffers, y_map, y, row, rows, tile_feature, N):
+        """Write a warpgroup's accumulators to y, box by box, through shared memory."""
+        thread = int32(cuda.threadIdx.x & 127)
+        lane, warp = thread & 31, thread >> 5
+        warpgroup = int32(cuda.threadIdx.x >> 7)
+        buffers = uint32(block_buffers + warpgroup * (BUFFERS * BUFFER_BYTES))
+        feature = int32(tile_feature + warpgroup * WARPGROUP_FEATURES)
+        barrier = 1 + warpgroup  # a named barrier for each consumer warpgroup
+        # Where this lane's row of 8 features begins in the first 16 tokens of a box: tiles 0 and 1 of a
+        # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same 8 tokens later.
+        token = (lane & 7) + (lane >> 4) * 8
+        piece = warp * 2 + ((lane >> 3) & 1)
+        cell = uint32(token * ROW_BYTES + (piece ^ (lane & 7)) * 16)  # 128-byte swizzle
+        if thread == 0:
+            wait_for_buffers()
+        bar_sync(barrier, WARPGROUP)
+        for box in range(BM // BOX):
+            left = int32(rows - box * BOX)
+            if left > 0:
+                if box >= BUFFERS:
+                    if thread == 0:
+                        wait_for_buffer()
+                    bar_sync(barrier, WARPGROUP)  # why: the copy engine has read what lay there before
+                buffer = uint32(buffers + (box % BUFFERS) * BUFFER_BYTES)
+                for part in range(BOX // STEP):
+                    if part * STEP < left:
+                        first = box * (BOX // 2) + part * (STEP // 2)
+                        stmatrix_x4_trans(
+                            buffer + cell + part * (STEP * ROW_BYTES),
+                            pack_bf16(acc[first], acc[first + 1]),
+                            pack_bf16(acc[first + 2], acc[first + 3]),
+                            pack_bf16(acc[first + 4], acc[first + 5]),
+                            pack_bf16(acc[first + 6], acc[first + 7]),
+                        )
+                fence_proxy_async()
+                bar_sync(barrier, WARPGROUP)
+                if left >= BOX:
+                    if thread == 0:
+                        tma_store_2d(y_map, feature, row + box * BOX, buffer)
+                        tma_store_commit()
+                elif feature + (thread & 7) * 8 < N:
+                    # why not TMA: it would write the whole box, over the next expert's rows.
+                    for token in range(thread >> 3, left, WARPGROUP // 8):
+                        a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + ((thread ^ token) & 7) * 16)
+                        column = feature + (thread & 7) * 8
+                        st_global_v4(address_of(y, (row + box * BOX + token, column)), a, b, c, d)
+
+    return store
+
+
 @cache
-def make_kernel(config: Config) -> Any:
+def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) -> Any:
     """The kernel, its roles, and the device functions that they share.
 
     Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, y [total_tokens, N]
-    as 16-bit words, and two counters that start at zero and are zero again when it ends.
+    as 16-bit words, and two counters that start at zero and are zero again when it ends.  epilogue makes
+    the function that writes a finished tile; `make_store` says what it is called with.
     """
-    BM, BN, BOX, STAGES, BUFFERS = config.BM, config.BN, config.box, config.num_stages, config.num_buffers
+    BM, BN, BOX, STAGES = config.BM, config.BN, config.box, config.num_stages
     STEALING, CONSUMERS = config.stealing, config.num_consumers
-    STAGE_BYTES, BUFFER_BYTES, BOX_BYTES = config.stage_bytes, config.buffer_bytes, BOX * ROW_BYTES
+    STAGE_BYTES, BOX_BYTES = config.stage_bytes, BOX * ROW_BYTES
     X_BYTES, W_BYTES, W_PART_BYTES = BM * ROW_BYTES, BN * ROW_BYTES, WARPGROUP_FEATURES * ROW_BYTES
     ACCUMULATORS = BM // 2  # 64 x BM float32 over 128 threads
     # Barriers, by their place in shared memory.
@@ -228,9 +291,8 @@ def make_kernel(config: Config) -> Any:
     PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
     open_queue, find_tile = make_tile_queue(BM, BN, config.band)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
-    wait_for_products = wgmma_wait[0]
-    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
-    wait_for_stores = tma_store_wait[0]
+    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
+    store = epilogue(config)
 
     @inlined
     def wait(barrier, parity):
@@ -331,56 +393,11 @@ def make_kernel(config: Config) -> Any:
     multiply = one_of({n // STEP: make_multiply(n) for n in range(BM, 0, -STEP)})
 
     @inlined
-    def store(acc, buffers, y_map, y, row, rows, feature, N):
-        """Write a warpgroup's accumulators to y, box by box, through shared memory."""
-        thread = int32(cuda.threadIdx.x & 127)
-        lane, warp = thread & 31, thread >> 5
-        barrier = 1 + (cuda.threadIdx.x >> 7)  # a named barrier for each consumer warpgroup
-        # Where this lane's row of 8 features begins in the first 16 tokens of a box: tiles 0 and 1 of a
-        # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same 8 tokens later.
-        token = (lane & 7) + (lane >> 4) * 8
-        piece = warp * 2 + ((lane >> 3) & 1)
-        cell = uint32(token * ROW_BYTES + (piece ^ (lane & 7)) * 16)  # 128-byte swizzle
-        if thread == 0:
-            wait_for_buffers()
-        bar_sync(barrier, WARPGROUP)
-        for box in range(BM // BOX):
-            left = int32(rows - box * BOX)
-            if left > 0:
-                if box >= BUFFERS:
-                    if thread == 0:
-                        wait_for_buffer()
-                    bar_sync(barrier, WARPGROUP)  # why: the copy engine has read what lay there before
-                buffer = uint32(buffers + (box % BUFFERS) * BUFFER_BYTES)
-                for part in range(BOX // STEP):
-                    if part * STEP < left:
-                        first = box * (BOX // 2) + part * (STEP // 2)
-                        stmatrix_x4_trans(
-                            buffer + cell + part * (STEP * ROW_BYTES),
-                            pack_bf16(acc[first], acc[first + 1]),
-                            pack_bf16(acc[first + 2], acc[first + 3]),
-                            pack_bf16(acc[first + 4], acc[first + 5]),
-                            pack_bf16(acc[first + 6], acc[first + 7]),
-                        )
-                fence_proxy_async()
-                bar_sync(barrier, WARPGROUP)
-                if left >= BOX:
-                    if thread == 0:
-                        tma_store_2d(y_map, feature, row + box * BOX, buffer)
-                        tma_store_commit()
-                elif feature + (thread & 7) * 8 < N:
-                    # why not TMA: it would write the whole box, over the next expert's rows.
-                    for token in range(thread >> 3, left, WARPGROUP // 8):
-                        a, b, c, d = ld_shared_v4(buffer + token * ROW_BYTES + ((thread ^ token) & 7) * 16)
-                        column = feature + (thread & 7) * 8
-                        st_global_v4(address_of(y, (row + box * BOX + token, column)), a, b, c, d)
-
-    @inlined
     def consume(s_tile, barriers, ring, maps, y, N, num_k):
         """Multiply tiles and store them; one warpgroup."""
         warpgroup = int32(cuda.threadIdx.x >> 7)
         acc = cuda.local.array(ACCUMULATORS, float32)
-        buffers = uint32(ring + STAGES * STAGE_BYTES + warpgroup * (BUFFERS * BUFFER_BYTES))
+        buffers = uint32(ring + STAGES * STAGE_BYTES)
         w_part = X_BYTES + warpgroup * W_PART_BYTES
         y_map = address_of(maps, (Y_BOX, 0))
         stage, phase, tile_phase = 0, 0, 0
@@ -395,7 +412,7 @@ def make_kernel(config: Config) -> Any:
                 break
             num_steps = int32((rows + STEP - 1) // STEP)
             stage, phase = multiply(num_steps, acc, barriers, ring, w_part, num_k, stage, phase)
-            store(acc, buffers, y_map, y, row, rows, feature + warpgroup * WARPGROUP_FEATURES, N)
+            store(acc, buffers, y_map, y, row, rows, feature, N)
         if cuda.threadIdx.x & 127 == 0:
             wait_for_stores()  # why: the block's shared memory is gone when it ends
 
@@ -431,7 +448,15 @@ def make_kernel(config: Config) -> Any:
     return hopper_kernel
 
 
-def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, y: Any) -> Launch | None:
+def bind(
+    problem: GroupedProblem,
+    config: Config,
+    x: Any,
+    w: Any,
+    offsets: Any,
+    y: Any,
+    epilogue: Callable[[Config], Any] = make_store,
+) -> Launch | None:
     """Prepare the launch for arrays that exist; None if there is nothing to do.
 
     Args:
@@ -441,7 +466,8 @@ def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, 
         x: device array [total_tokens, K]; the caller keeps it alive, and w and y.
         w: device array [num_groups, N, K].
         offsets: int32 device array [num_groups + 1].
-        y: device array [total_tokens, N].
+        y: device array [total_tokens, N], or what the epilogue makes of it.
+        epilogue: what makes the function that writes a finished tile.
     """
     tickets = most_tickets(problem, config.BM, config.BN)
     if not tickets:
@@ -451,7 +477,7 @@ def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, 
     sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
     counters = to_device(np.zeros(2, np.int32))
     return Launch(
-        make_kernel(config),
+        make_kernel(config, epilogue),
         min(device.choose().num_sms, tickets),
         config.num_threads,
         (maps, offsets, *sizes, y.view(np.uint16), counters),
