@@ -16,7 +16,8 @@ import ml_dtypes
 import numpy as np
 
 from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs
-from gemm_lessons.reference import grouped_gemm_rows
+from gemm_lessons.quantize import BLOCK, QuantizedInputs
+from gemm_lessons.reference import grouped_gemm_rows, scaled_grouped_gemm_rows
 
 Array = np.ndarray[Any, Any]
 
@@ -25,6 +26,11 @@ NUM_GUARD_ROWS = 8
 # Six standard deviations of the rounding-error model in `tolerance`: wrong once in a billion outputs
 # even if the model had no slack, and it has: rounding is not always by half a unit.
 SIGMAS = 6.0
+
+# Significant bits of a sum of products: what float32 keeps, and what Hopper's tensor cores keep of a sum of
+# e4m3 products (DeepSeek-V3, "Technical Report", 2024, section 3.3.2: "around 14 bits").
+FLOAT32_BITS = 24
+WGMMA_E4M3_BITS = 14
 
 _POISON_BITS = {4: 0x7FC0DEAD, 2: 0x7FED}  # float32; float16 and bfloat16: quiet NaNs with a payload
 
@@ -70,6 +76,30 @@ def tolerance(want: Array, spread: Array, K: int, dtype: str) -> Array:
     smallest = float(ml_dtypes.finfo(output_dtype(dtype)).smallest_subnormal)
     walk = SIGMAS * unit_accumulate * np.sqrt(K * (np.square(want) + np.square(spread)))
     return walk + unit_output * np.abs(want) + smallest
+
+
+def scaled_tolerance(want: Array, spread: Array, K: int, accumulator_bits: int = FLOAT32_BITS) -> Array:
+    """How far an output of FP8 inputs with scales may be from the exact sum, elementwise.
+
+    Two random walks as in `tolerance`, then the rounding to bfloat16.  The first is inside each partial
+    sum of 128 products, with as many bits as the unit that adds them keeps.  The second goes over the
+    partial sums: each is rounded by both scales and by the addition in float32.
+
+    Args:
+        want: exact outputs.
+        spread: sizes of the partial sums, as `scaled_grouped_gemm_rows` returns them.
+        K: terms per output.
+        accumulator_bits: of the sums of 128 products: `FLOAT32_BITS`, or `WGMMA_E4M3_BITS`.
+
+    Returns:
+        The largest |got - want| that a right kernel may have, same shape as want.
+    """
+    inside = 2.0**-accumulator_bits * np.sqrt(min(K, BLOCK)) * spread
+    across = 2.0**-FLOAT32_BITS * np.sqrt((K / BLOCK + 2) * (np.square(want) + np.square(spread)))
+    bfloat16 = ml_dtypes.finfo(output_dtype("float8_e4m3fn"))
+    rounding = float(bfloat16.eps) / 2 * np.abs(want) + float(bfloat16.smallest_subnormal)
+    allowed: Array = SIGMAS * (inside + across) + rounding
+    return allowed
 
 
 @dataclass(frozen=True)
@@ -158,19 +188,21 @@ def rows_to_check(problem: GroupedProblem, most: int, seed: int = 0) -> Array:
 def check_output(
     guarded: Array,
     problem: GroupedProblem,
-    inputs: Inputs,
+    inputs: Inputs | QuantizedInputs,
     *,
     tile: tuple[int, int] = (16, 16),
     most_rows: int = 4096,
+    accumulator_bits: int = FLOAT32_BITS,
 ) -> Comparison:
     """Judge an output against the oracle.
 
     Args:
         guarded: [NUM_GUARD_ROWS + total_tokens + NUM_GUARD_ROWS, N]: guard rows, y, guard rows.
         problem: what was computed.
-        inputs: what it was computed from.
+        inputs: what it was computed from; with scales, for FP8.
         tile: rows and columns of the kernel's tile, to name the tile that is wrong.
         most_rows: compare all rows up to this many, samples beyond.
+        accumulator_bits: of sums of FP8 products, see `scaled_tolerance`; only for inputs with scales.
 
     Returns:
         The verdict; it is ok only if every output was written, no guard was touched, and every
@@ -182,9 +214,13 @@ def check_output(
 
     unfinished = np.flatnonzero(np.isnan(y.astype(np.float32)).any(axis=1))[:most_rows]
     rows = np.union1d(rows_to_check(problem, most_rows), unfinished).astype(np.int64)
-    want, spread = grouped_gemm_rows(inputs, problem.offsets, rows)
+    if isinstance(inputs, QuantizedInputs):
+        want, spread = scaled_grouped_gemm_rows(inputs, problem.offsets, rows)
+        allowed = scaled_tolerance(want, spread, problem.K, accumulator_bits)
+    else:
+        want, spread = grouped_gemm_rows(inputs, problem.offsets, rows)
+        allowed = tolerance(want, spread, problem.K, problem.dtype)
     got = y[rows].astype(np.float64)
-    allowed = tolerance(want, spread, problem.K, problem.dtype)
     error = np.abs(got - want)
     wrong: Array = ~(error <= allowed)  # why not error > allowed: NaN compares false either way
     if not wrong.any():

@@ -16,8 +16,16 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.compare import NUM_GUARD_ROWS, Comparison, check_output, output_dtype, poisoned
+from gemm_lessons.compare import (
+    FLOAT32_BITS,
+    NUM_GUARD_ROWS,
+    Comparison,
+    check_output,
+    output_dtype,
+    poisoned,
+)
 from gemm_lessons.problem import GroupedProblem, Inputs
+from gemm_lessons.quantize import QuantizedInputs
 
 device.choose()
 
@@ -211,6 +219,7 @@ class Prepared:
         output: device array [NUM_GUARD_ROWS + total_tokens + NUM_GUARD_ROWS, N], y between guard rows.
         work: the step's work, counted.
         tile: rows and columns of an output tile.
+        accumulator_bits: of sums of FP8 products, see `compare.scaled_tolerance`.
     """
 
     problem: GroupedProblem
@@ -220,6 +229,7 @@ class Prepared:
     work: Work
     tile: tuple[int, int] = (1, 1)
     keep_alive: tuple[Any, ...] = field(default=())  # arrays that only raw addresses refer to
+    accumulator_bits: int = FLOAT32_BITS
 
     def poison(self) -> None:
         """Overwrite y and its guard rows with poison, so that an old result cannot pass for a new one."""
@@ -232,11 +242,13 @@ class Prepared:
         guarded: np.ndarray[Any, Any] = _as_bits(self.output).copy_to_host().view(self.output.dtype)
         return guarded
 
-    def check(self, inputs: Inputs) -> Comparison:
+    def check(self, inputs: Inputs | QuantizedInputs) -> Comparison:
         """Poison the output, launch everything once, and judge the result against NumPy."""
         self.poison()
         launch_parts(self)
-        return check_output(self.result(), self.problem, inputs, tile=self.tile)
+        return check_output(
+            self.result(), self.problem, inputs, tile=self.tile, accumulator_bits=self.accumulator_bits
+        )
 
 
 def launch_parts(prepared: Prepared, stream: Stream = None) -> None:
