@@ -131,10 +131,14 @@ def _stores(ctx: Context) -> _Stores:
 def tma_store_2d(ctx: Any, tensor_map: Any, column: Any, row: Any, source: Any) -> None:
     """Copy a box from shared to global memory; one thread, after `fence_proxy_async` by the writers.
 
+    What lies past the array's end is left out.  A box may not start before it: a GPU answers that with
+    "illegal instruction".
     PTX manual: cp.async.bulk.tensor.
     """
     box, start = _map_at(ctx, tensor_map), int(source)
     _check_shared(start, box.box_rows)
+    if row < 0 or column < 0:
+        raise InstructionError(f"A TMA store may not start before its array: at {int(row)}, {int(column)}.")
 
     def copy(agent: Context) -> None:
         size = box.box_rows * ROW_BYTES

@@ -17,7 +17,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_try_wait,
 )
 from gemm_lessons.ptx.shared import shared_address
-from gemm_lessons.ptx.tma import tma_load_2d
+from gemm_lessons.ptx.tma import tma_load_2d, tma_store_2d
 from gemm_lessons.ptx.wgmma import matrix_descriptor, wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
 
 if device.choose().is_gpu:
@@ -110,3 +110,17 @@ def test_the_mistake_is_named(mistake, sentence):
         except sim.SimulatorError as error:
             messages += [f"{finding.kind} {finding.message}" for finding in error.findings]
     assert any(re.search(sentence, message, re.DOTALL) for message in messages), messages
+
+
+@cuda.jit
+def store_a_box(maps, row):
+    s_raw = cuda.shared.array(0, uint8)
+    box = uint32((shared_address(s_raw) + 1023) & -1024)
+    if cuda.threadIdx.x == 0:
+        tma_store_2d(address_of(maps, (0, 0)), 0, row, box)
+
+
+def test_a_store_that_starts_before_its_array_is_named():
+    matrix = to_device(np.ones((64, 64), np.float16).view(np.uint16))
+    with pytest.raises(sim.SimulatorError, match="may not start before its array: at -3, 0"):
+        Launch(store_a_box, 1, 32, (tensor_map.encode([(matrix, 16)]), -3), shared_bytes=4096)()
