@@ -107,6 +107,9 @@ def stopped(outcome: Outcome, path: str, subject: str, seconds: float) -> Feedba
     if outcome.status == "unsendable":
         what = f"{subject} returned {error['message']}, which is not plain data."
         return Feedback(what, look="The docstring's Returns.", printed=printed)
+    if outcome.status == "uncompiled":
+        what = f"Numba cannot compile {subject} for a GPU: {error.get('message')}"
+        return Feedback(what, line, look="The types of what this line works on.", printed=printed)
     if outcome.status == "crashed":
         what = f"The GPU stopped the kernel: {error.get('message')}"
         return Feedback(what, line, look="The findings of the checked simulator name the line.")

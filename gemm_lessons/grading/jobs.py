@@ -320,8 +320,7 @@ def _explain(error: BaseException, path: str) -> dict[str, Any]:
         if step.tb_frame.f_code.co_filename == path:
             line = step.tb_lineno
         step = step.tb_next
-    text = linecache.getline(path, line).strip() if line else ""
-    status = "raised"
+    status, message = "raised", _THREAD.sub("", str(error))
     if isinstance(error, SystemExit | KeyboardInterrupt):
         status = "exit"
     elif isinstance(error, OutOfTime):
@@ -334,12 +333,16 @@ def _explain(error: BaseException, path: str) -> dict[str, Any]:
         status = "finding"
     elif type(error).__module__.startswith(("numba.cuda.cudadrv", "cuda.")):
         status = "crashed"
+    elif type(error).__module__.startswith("numba."):
+        status = "uncompiled"
+        message, refused_line = sim.explain_refusal(error, path)
+        line = refused_line or line
     return {
         "status": status,
         "error": {
             "type": type(error).__name__,
-            "message": _THREAD.sub("", str(error))[:4000],
+            "message": message[:4000],
             "line": line,
-            "text": text,
+            "text": linecache.getline(path, line).strip() if line else "",
         },
     }

@@ -28,7 +28,8 @@ class Outcome:
     """What came back from one job; all of it was written by the submission's process.
 
     Attributes:
-        status: ok, raised, finding, exit, time, memory, refused, unsendable, crashed, died or garbled.
+        status: ok, raised, uncompiled, finding, exit, time, memory, refused, unsendable, crashed,
+            died or garbled.
         value: what a host function returned.
         outputs: whole output arrays, guard rows included.
         error: type, message, line and text of what was raised.

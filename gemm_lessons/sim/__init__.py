@@ -17,13 +17,14 @@ __all__ = [
     "address_of",
     "configure",
     "configured",
+    "explain_refusal",
     "install",
     "last_report",
     "launch",
     "settings",
 ]
 
-_LAZY = {"install": "hooks", "address_of": "hooks", "launch": "launching"}
+_LAZY = {"install": "hooks", "address_of": "hooks", "launch": "launching", "explain_refusal": "refusal"}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import json
 import linecache
-import os
 import re
 import sys
 import types
@@ -15,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-_LOCATION = re.compile(r'File "([^"]+)", line (\d+)')
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_NOISE = re.compile(r"^(Failed in \w+ mode pipeline.*|During: .*|- Resolution failure.*)$")
+from gemm_lessons.sim.refusal import explain_refusal
 
 
 class _Launch:
@@ -122,18 +119,9 @@ class Worker:
                 self._find_float64(result, kernel.__name__)
 
     def _refused(self, kernel: Any, error: Exception) -> None:
-        text = _COLOUR.sub("", str(error))
-        line = _refused_line(error, self.path) or kernel.__code__.co_firstlineno
-        lines = [each.strip() for each in text.splitlines()]
-        kept = [
-            each
-            for each in lines
-            if each and not _NOISE.match(each) and not _LOCATION.search(each) and "^" not in each
-        ]
-        message = "\n".join(kept[:12])
-        if re.search(r"Function\(<function (shared|local)\.array", message):
-            message += "\nThe shape of a shared or local array must be known when the kernel is compiled."
-        self.add("typing", f"Numba refuses this: {message}", kernel.__name__, self.path, line)
+        reason, line = explain_refusal(error, self.path)
+        line = line or kernel.__code__.co_firstlineno
+        self.add("typing", f"Numba refuses this: {reason}", kernel.__name__, self.path, line)
 
     def _find_float64(self, result: Any, kernel: str) -> None:
         """Report each line that computes in float64 in a kernel without any float64 argument."""
@@ -181,25 +169,6 @@ def _float64_message(place: tuple[str, int]) -> str:
         "This is computed in float64, though no argument is: a literal such as 0.5 is float64, and "
         f"so is float32 with an int64; {advice}."
     )
-
-
-def _refused_line(error: BaseException, path: str) -> int:
-    """The line that the compiler was looking at; its message does not always say so."""
-    own = [
-        int(line)
-        for file, line in _LOCATION.findall(str(error))
-        if os.path.basename(file) == os.path.basename(path)
-    ]
-    if own:
-        return own[-1]
-    line, trace = 0, error.__traceback__
-    while trace is not None:
-        for value in trace.tb_frame.f_locals.values():
-            place: Any = getattr(value, "loc", None)
-            if getattr(place, "filename", "") == path and isinstance(place.line, int):
-                line = place.line
-        trace = trace.tb_next
-    return line
 
 
 def _has_float64(numba_type: Any) -> bool:

@@ -9,7 +9,7 @@ from gemm_lessons.grading.runner import Runner
 from grading.helpers import SOLUTIONS, TESTS, constants, on_solution, result, student_of
 
 pytestmark = pytest.mark.gpu
-KERNELS = [name for name in SOLUTIONS if name != "ex01_padding"]
+KERNELS = [name for name, path in api.graders().items() if "def test_on_gpu(" in path.read_text("utf-8")]
 UNUSUAL = [
     path for path in sorted((TESTS / "unusual").glob("*.py")) if constants(path)["EXERCISE"] in KERNELS
 ]
@@ -62,3 +62,13 @@ def test_a_kernel_that_never_ends_is_stopped_and_the_next_one_runs(tmp_path, run
     assert run.outcome.status == "time"
     check = on_gpu(endless.exercise, SOLUTIONS[endless.exercise].read_text("utf-8"), tmp_path, runner, gpu)
     assert check.status == "passed", check.text
+
+
+def test_what_numba_cannot_compile_is_explained(tmp_path, runner, gpu):
+    right = SOLUTIONS["ex04_tiles"].read_text("utf-8")
+    wrong = right.replace("cuda.shared.array((BM, BK)", "cuda.shared.array((1 * BM, BK)")
+    check = on_gpu("ex04_tiles", wrong, tmp_path, runner, gpu)
+    assert check.status == "failed"
+    assert "Numba cannot compile" in check.text
+    assert "must be known when the kernel is compiled" in check.text
+    assert "\033" not in check.text

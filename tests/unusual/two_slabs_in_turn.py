@@ -3,12 +3,13 @@
 from numba import cuda, float32
 
 EXERCISE = "ex04_tiles"
+BOTH, WIDE = 2 * BN, BK + 1
 
 
 @cuda.jit
 def gate_up_kernel(x, w, ends, tile_ends, y):
     s_x = cuda.shared.array((2, BK, BM), float32)
-    s_w = cuda.shared.array((2, 2 * BN, BK + 1), float32)
+    s_w = cuda.shared.array((2, BOTH, WIDE), float32)
     r_sum = cuda.local.array(2, float32)
     thread = cuda.threadIdx.y * BN + cuda.threadIdx.x
     i, j = thread // BK, thread % BK
