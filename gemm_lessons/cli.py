@@ -211,15 +211,20 @@ def timeline(
     schedule: Annotated[str, typer.Option("--schedule", "-s", help="A schedule, or all.")] = "all",
     out: Out = Path("out"),
     projector: Projector = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Keep the traces of all schedules as the workbook's own data.")
+    ] = False,
 ) -> None:
     """Draw which SM computed which tile when: traced on a GPU, predicted by counting without one."""
     from gemm_lessons import plots
-    from gemm_lessons.measure.timeline import timeline_of, write_chrome_trace
+    from gemm_lessons.measure.timeline import record_traces, timeline_of, write_chrome_trace
     from gemm_lessons.schedule import SCHEDULES
 
     problem = _workload(workload).problem
     if schedule != "all" and schedule not in SCHEDULES:
         raise UsageError(f"no schedule is called {schedule!r}: use all or one of {', '.join(SCHEDULES)}")
+    if record and (schedule != "all" or not device.choose().is_gpu):
+        raise UsageError("--record keeps a GPU's traces of all schedules: it needs a GPU, and no --schedule")
     _say_device()
     found = []
     with _progress() as progress:
@@ -237,6 +242,8 @@ def timeline(
     plots.save(plots.timelines(found, problem.name, style=plots.style(projector=projector)), picture)
     traces = f"{out}/timeline-{problem.name}-*.json"
     console.print(f"written: {picture}, and {traces} for ui.perfetto.dev", soft_wrap=True)
+    if record:
+        console.print(f"recorded: {record_traces(problem.name, found)}", soft_wrap=True)
 
 
 @app.command()

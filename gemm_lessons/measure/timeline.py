@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gemm_lessons import device
+from gemm_lessons.measure import traces
 from gemm_lessons.measure.ladder import traced
-from gemm_lessons.measure.results import recorded
+from gemm_lessons.measure.machine import machine
+from gemm_lessons.measure.results import now, recorded
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.schedule import plan, predict
 from gemm_lessons.steps import STEPS
@@ -41,6 +44,13 @@ def predicted(problem: GroupedProblem, schedule: str, num_sms: int) -> Timeline:
     config = STEPS[STEP].CONFIG
     the_plan = plan(schedule, problem, config.BM, config.BN, num_sms)
     return predict(the_plan, problem, config.BM, config.BN, num_sms)
+
+
+def record_traces(workload: str, timelines: Sequence[Timeline]) -> Path:
+    """Keep what this GPU did with a workload where the lessons look for it; returns the file."""
+    path = traces.path_for(workload)
+    traces.save(workload, timelines, machine(), now(), path)
+    return path
 
 
 def chrome_trace(timeline: Timeline) -> dict[str, Any]:
