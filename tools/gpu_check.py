@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -30,11 +32,13 @@ from gemm_lessons.measure.results import now
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-TESTS = {  # what pytest collects, by the name of its log
-    "kernels": ("tests", "--ignore=tests/grading", "--ignore=tests/test_notebooks.py"),
-    "grader": ("tests/grading",),
-    "notebooks": ("tests/test_notebooks.py",),
+TESTS = {  # what pytest is told, by the name of its log; one process each: a GPU's error ends its process
+    "instructions": ("tests/ptx",),
+    "kernels": ("tests", "--ignore=tests/ptx", "--ignore=tests/grading", "--ignore=tests/test_notebooks.py"),
+    "grader": ("tests/grading", "-n", "4"),
+    "notebooks": ("tests/test_notebooks.py", "-n", "4"),
 }
+CORES_FOR_ALL = 12  # from so many on, all checks run at once
 FOUND_SOMETHING = 86  # exit code that compute-sanitizer is told to use for findings
 
 
@@ -112,17 +116,20 @@ def sanitize(tool: str, sanitizer: str, folder: Path, limit: int) -> Result:
     return Result(tool, status, summaries[-1] + ("" if code == 0 else f"; see {log}"), seconds)
 
 
-def check(folder: Path, limit: int, tools: tuple[str, ...]) -> list[Result]:
-    """Run everything, each within the limit of seconds."""
-    results = [gpu_tests(name, places, folder, limit) for name, places in TESTS.items()]
+def check(folder: Path, limit: int, names: Sequence[str]) -> list[Result]:
+    """Run the named checks, each within the limit of seconds; nothing here is timed, so they may overlap."""
     sanitizer = find_sanitizer()
-    for tool in tools:
+
+    def one(name: str) -> Result:
+        if name in TESTS:
+            return gpu_tests(name, TESTS[name], folder, limit)
         if sanitizer is None:
-            reason = "compute-sanitizer was not found; the CUDA toolkit has it"
-            results.append(Result(tool, "not run", reason, 0.0))
-        else:
-            results.append(sanitize(tool, sanitizer, folder, limit))
-    return results
+            return Result(name, "not run", "compute-sanitizer was not found; the CUDA toolkit has it", 0.0)
+        return sanitize(name, sanitizer, folder, limit)
+
+    at_once = len(names) if (os.cpu_count() or 1) >= CORES_FOR_ALL else 1
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(one, names))
 
 
 def main() -> int:
@@ -130,9 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="All that needs a GPU.")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "gpu-check.json")
     parser.add_argument("--limit", type=int, default=600, help="seconds for each check")
-    parser.add_argument(
-        "--tool", action="append", choices=TOOLS, help="only these tools of compute-sanitizer"
-    )
+    parser.add_argument("--only", action="append", choices=(*TESTS, *TOOLS), help="only these checks")
     options = parser.parse_args()
     console = Console(highlight=False)
     gpu, reason = device.probe_gpu()
@@ -141,7 +146,7 @@ def main() -> int:
         console.print(f"NOT RUN: gpu-check needs a GPU, and {reason}", markup=False)
         return 2
     with console.status("running the GPU's tests, the notebooks and compute-sanitizer (some minutes)"):
-        results = check(options.out.parent, options.limit, tuple(options.tool or TOOLS))
+        results = check(options.out.parent, options.limit, options.only or (*TESTS, *TOOLS))
     table = Table("check", "result", "what it said", "s", title="gpu-check")
     for result in results:
         colour = {"ok": "green", "failed": "bold red"}.get(result.status, "yellow")
