@@ -73,8 +73,27 @@ def stmatrix_x4_trans(ctx: Any, calls: Any) -> None:
     Operands: address, and one word of each tile.  Lane 8 * i + r gives the address of row r of tile i.
     PTX manual: stmatrix.
     """
-    words = _words(calls, 1, 4)
-    for i in range(4):
+    _store_transposed(ctx, calls, 4)
+
+
+@instruction(
+    "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [$0], {$1, $2};",
+    "r,r,r",
+    "void(uint32,uint32,uint32)",
+    scope="warp",
+)
+def stmatrix_x2_trans(ctx: Any, calls: Any) -> None:
+    """Store two 8 x 8 tiles, transposed; a whole warp, though only lanes 0 to 15 give addresses.
+
+    Operands: address, and one word of each tile.  Lane 8 * i + r gives the address of row r of tile i.
+    PTX manual: stmatrix.
+    """
+    _store_transposed(ctx, calls, 2)
+
+
+def _store_transposed(ctx: Any, calls: Any, num_tiles: int) -> None:
+    words = _words(calls, 1, num_tiles)
+    for i in range(num_tiles):
         tile = _tile_of(words[:, i]).T
         for row in range(8):
             ctx.lanes[8 * i + row].store(int(calls[8 * i + row][0]), tile[row].copy(), align=16)
@@ -151,6 +170,21 @@ def pack_f16(ctx: Any, low: Any, high: Any) -> int:
     """
     pair = np.array([low, high], np.float32).astype(np.float16)
     return int(pair.view(np.uint32)[0])
+
+
+@instruction(
+    "{ .reg .b32 t; shl.b32 t, $2, 16; mov.b32 $0, t; and.b32 t, $2, 0xffff0000; mov.b32 $1, t; }",
+    "=f,=f,r",
+    "UniTuple(float32, 2)(uint32)",
+    memory=False,
+)
+def unpack_bf16(ctx: Any, word: Any) -> tuple[Any, Any]:
+    """The two bfloat16 of a word as float32, the low half first; any thread.
+
+    A bfloat16 is the upper half of a float32, so no conversion is needed.  PTX manual: mov.
+    """
+    low, high = np.array([int(word) << 16 & 0xFFFFFFFF, int(word) & 0xFFFF0000], np.uint32).view(np.float32)
+    return low, high
 
 
 #: pack[dtype](low, high): two float32 to one word of 16-bit values.

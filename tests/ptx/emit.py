@@ -17,7 +17,9 @@ from gemm_lessons.ptx.matrix import (
     mma_m16n8k16,
     pack_bf16,
     pack_f16,
+    stmatrix_x2_trans,
     stmatrix_x4_trans,
+    unpack_bf16,
 )
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
@@ -35,6 +37,7 @@ from gemm_lessons.ptx.shared import (
     st_global_v4,
     st_shared_v4,
 )
+from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
 from gemm_lessons.ptx.sync import (
     bar_sync,
     cluster_rank,
@@ -98,6 +101,7 @@ def every_instruction(address, words, sums):
     wait_copies()
     a, b, c, d = ldmatrix_x4(there)
     stmatrix_x4_trans(there, a, b, c, d)
+    stmatrix_x2_trans(there, a, b)
     st_shared_v4(there, a, b, c, d)
     a, b, c, d = ld_shared_v4(there)
     st_global_v4(address, a, b, c, d)
@@ -110,6 +114,8 @@ def every_instruction(address, words, sums):
     words[1] = pack_bf16(e, f)
     words[2] = pack_f16(e, f)
     words[3] = div_u32(words[1], words[2])
+    low, high = unpack_bf16(a)
+    sums[4], sums[5] = ex2_approx(low), rcp_approx(high)
 
 
 def main() -> int:

@@ -48,6 +48,7 @@ EMITTED = (
     r"cp\.async\.wait_group 2;",
     r"ldmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 \{(%r\d+, ){3}%r\d+\}, \[%r\d+\];",
     r"stmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 \[%r\d+\], \{(%r\d+, ){3}%r\d+\};",
+    r"stmatrix\.sync\.aligned\.m8n8\.x2\.trans\.shared\.b16 \[%r\d+\], \{%r\d+, %r\d+\};",
     r"st\.shared\.v4\.u32 \[%r\d+\], \{(%r\d+, ){3}%r\d+\};",
     r"ld\.shared\.v4\.u32 \{(%r\d+, ){3}%r\d+\}, \[%r\d+\];",
     r"st\.global\.v4\.u32 \[%rd\d+\], \{(%r\d+, ){3}%r\d+\};",
@@ -60,12 +61,16 @@ EMITTED = (
     r" \{%r\d+\},",
     r"cvt\.rn\.bf16x2\.f32 %r\d+, %f\d+, %f\d+;",
     r"cvt\.rn\.f16\.f32 l, %f\d+; cvt\.rn\.f16\.f32 h, %f\d+; mov\.b32 %r\d+, \{l, h\};",
+    r"shl\.b32 t, %r\d+, 16; mov\.b32 %f\d+, t; and\.b32 t, %r\d+, 0xffff0000; mov\.b32 %f\d+, t;",
+    r"ex2\.approx\.ftz\.f32 %f\d+, %f\d+;",
+    r"rcp\.approx\.ftz\.f32 %f\d+, %f\d+;",
     r"div\.u32 %r\d+, %r\d+, %r\d+;",
 )
 
 # What neither reads nor orders memory: the compiler may move it. Everything else must not be moved.
 MOVABLE = {
     "shared_address", "cluster_rank", "mapa", "div_u32", "pack_bf16", "pack_f16", "mma", "tid_x",
+    "unpack_bf16", "ex2_approx", "rcp_approx",
 }  # fmt: skip
 
 

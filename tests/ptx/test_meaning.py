@@ -20,7 +20,9 @@ from gemm_lessons.ptx.matrix import (
     mma_m16n8k16,
     pack_bf16,
     pack_f16,
+    stmatrix_x2_trans,
     stmatrix_x4_trans,
+    unpack_bf16,
 )
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
@@ -29,6 +31,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_try_wait,
 )
 from gemm_lessons.ptx.shared import ld_shared_v4, shared_address, st_global_v4, st_shared_v4
+from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
 from gemm_lessons.ptx.sync import bar_sync, cluster_rank, cluster_sync, fence_proxy_async, mapa
 from gemm_lessons.ptx.tma import (
     tma_load_2d,
@@ -137,6 +140,62 @@ def test_ldmatrix_and_stmatrix():
             assert got[t, i] == tiles[i, t // 4, 2 * (t % 4) :][:2].copy().view(np.uint32)[0]
     stored = target.copy_to_host().view(np.uint16).reshape(4, 8, 8)
     np.testing.assert_array_equal(stored, tiles.transpose(0, 2, 1))
+
+
+@cuda.jit
+def store_two_tiles(words, target):
+    s_tiles = cuda.shared.array((16, 4), uint32, alignment=16)
+    t = cuda.threadIdx.x
+    stmatrix_x2_trans(shared_address(s_tiles) + (t & 15) * 16, words[t, 0], words[t, 1])
+    cuda.syncwarp()
+    if t < 16:
+        for i in range(4):
+            target[t, i] = s_tiles[t, i]
+
+
+def test_stmatrix_of_two_tiles():
+    tiles = np.random.default_rng(6).integers(0, 1 << 16, (2, 8, 8)).astype(np.uint16)
+    words = np.array(
+        [[tiles[i, t // 4, 2 * (t % 4) :][:2].copy().view(np.uint32)[0] for i in range(2)] for t in range(32)]
+    )
+    target = zeros((16, 4))
+    Launch(store_two_tiles, 1, 32, (to_device(words), target))()
+    stored = target.copy_to_host().view(np.uint16).reshape(2, 8, 8)
+    np.testing.assert_array_equal(stored, tiles.transpose(0, 2, 1))
+
+
+@cuda.jit
+def special_functions(values, out):
+    t = cuda.threadIdx.x
+    out[t, 0] = ex2_approx(values[t])
+    out[t, 1] = rcp_approx(values[t])
+
+
+def test_special_functions_are_close_and_flush():
+    rng = np.random.default_rng(7)
+    values = rng.uniform(-100, 100, 32).astype(np.float32)
+    values[:8] = (0.0, -0.0, np.inf, -np.inf, 200.0, -200.0, np.nan, 1e-40)
+    out = zeros((32, 2), np.float32)
+    Launch(special_functions, 1, 32, (to_device(values), out))()
+    got = out.copy_to_host()
+    with np.errstate(all="ignore"):
+        wanted = np.stack([np.exp2(values.astype(np.float64)), 1 / values.astype(np.float64)], 1)
+    wanted[5, 0], wanted[7, 1] = 0.0, np.inf  # subnormal results and inputs count as zero
+    wanted[4, 0] = np.inf  # above the largest float32
+    np.testing.assert_allclose(got, wanted, rtol=2.0**-21)
+
+
+@cuda.jit
+def unpack_words(words, out):
+    t = cuda.threadIdx.x
+    out[t, 0], out[t, 1] = unpack_bf16(words[t])
+
+
+def test_unpacking():
+    values = np.random.default_rng(8).standard_normal((32, 2)).astype(ml_dtypes.bfloat16)
+    out = zeros((32, 2), np.float32)
+    Launch(unpack_words, 1, 32, (to_device(values.view(np.uint32)[:, 0]), out))()
+    np.testing.assert_array_equal(out.copy_to_host(), values.astype(np.float32))
 
 
 @cuda.jit
