@@ -183,10 +183,10 @@ def bench(
     out: ResultsFile = None,
 ) -> None:
     """Time every step beside the same kernel on the padded batch, and beside other libraries."""
-    from gemm_lessons.measure.ladder import DEMO_WORKLOAD, WORKLOADS
+    from gemm_lessons.measure.ladder import DEMO_WORKLOAD, workloads_for
     from gemm_lessons.measure.results import FOLDER, path_for
 
-    names = workload or ([DEMO_WORKLOAD, "S-x16"] if quick else WORKLOADS)
+    names = workload or ([DEMO_WORKLOAD, "S-x16"] if quick else workloads_for(dtype))
     problems = [_workload(name, dtype).problem for name in names]
     _say_device()
     if not device.choose().is_gpu:

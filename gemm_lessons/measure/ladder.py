@@ -26,12 +26,18 @@ from gemm_lessons.problem import GroupedProblem, Inputs, pad
 from gemm_lessons.trace import Timeline
 
 WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle")
+TENSOR_WORKLOADS = ("S", "S-x16", "S-x64", "S-x8-v3-gate-up", "S-x8-v3-down", "v3-gate-up-4x8192", "zipf")
 SCHEDULED = ("S", "S-x16", "zipf")  # where schedules are compared, too
 DEMO_WORKLOAD = "S"
 
 MOST_SECONDS_PER_CALL = 0.5
 SLOW_US = 50_000.0  # launch overhead, some microseconds, does not show in a call that takes longer
 FEW_SETS_ABOVE_BYTES = 512 * 2**20
+
+
+def workloads_for(dtype: str) -> tuple[str, ...]:
+    """Names of the workloads that are recorded for a dtype; tensor cores have sizes of their own to show."""
+    return WORKLOADS if dtype == "float32" else TENSOR_WORKLOADS
 
 
 def describe(problem: GroupedProblem) -> dict[str, Any]:
