@@ -334,7 +334,7 @@ def _begin(router: Router, logits: Array, bias: Array | None, *, takes_bias: boo
             raise RoutingError(
                 f"the bias must be finite float32 [{logits.shape[1]}], got {bias.dtype} {bias.shape}"
             )
-    finite: Array = np.isfinite(logits).all(axis=1)
+    finite = np.asarray(np.isfinite(logits).all(axis=1))
     return np.where(finite[:, None], logits, np.float32(0)), finite
 
 
