@@ -34,10 +34,11 @@ from gemm_lessons.launch import Launch, Part, to_device
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Array, Routing, RoutingError, describe_bad
 from gemm_lessons.moe.routing import ranks as stable_ranks
 from gemm_lessons.problem import DTYPES, LARGEST_EXTENT, ProblemError
+from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.compiling import inlined
-from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_u32, st_global_v4_u32
-from gemm_lessons.ptx.matrix import pack
-from gemm_lessons.ptx.unpack import as_float32, as_word, unpack
+from gemm_lessons.ptx.global_memory import address_of
+from gemm_lessons.ptx.matrix import pack, unpack
+from gemm_lessons.ptx.shared import ld_global_v4, st_global_v4
 
 device.choose()
 
@@ -342,11 +343,11 @@ def make_units(dtype: str, vector: bool) -> tuple[Any, Any]:
 
         @inlined
         def load(array, row, unit, inside):
-            return ld_global_v4_u32(address_of(array, (row, unit * 4)), inside)
+            return ld_global_v4(address_of(array, (row, unit * 4)), inside)
 
         @inlined
         def store(array, row, unit, words):
-            st_global_v4_u32(address_of(array, (row, unit * 4)), words[0], words[1], words[2], words[3])
+            st_global_v4(address_of(array, (row, unit * 4)), words[0], words[1], words[2], words[3])
     else:
 
         @inlined

@@ -64,50 +64,6 @@ def ld_global_f32(ctx, address, inside):
     return ctx.load(address, np.float32)[0] if inside else np.float32(0)
 
 
-@instruction(
-    """{
-    .reg .pred inside;
-    setp.ne.s32 inside, $5, 0;
-    mov.b32 $0, 0; mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0;
-    @inside ld.global.v4.u32 {$0, $1, $2, $3}, [$4];
-    }""",
-    "=&r,=&r,=&r,=&r,l,r",
-    "UniTuple(uint32, 4)(int64, int32)",
-)
-def ld_global_v4_u32(ctx, address, inside):
-    """Load 16 bytes as four words, whatever they mean, or zeros outside; each thread for itself.
-
-    PTX ISA, "Data Movement and Conversion Instructions: ld".
-
-    Args:
-        ctx: the simulated machine.
-        address: of the first, a multiple of 16 bytes; not looked at unless inside.
-        inside: whether to load.
-
-    Returns:
-        The four words.
-    """
-    return tuple(int(word) for word in ctx.load(address, np.uint32, 4)) if inside else (0,) * 4
-
-
-@instruction(
-    "st.global.v4.u32 [$0], {$1, $2, $3, $4};",
-    "l,r,r,r,r",
-    "void(int64, uint32, uint32, uint32, uint32)",
-)
-def st_global_v4_u32(ctx, address, *words):
-    """Store four words, 16 bytes; each thread for itself.
-
-    PTX ISA, "Data Movement and Conversion Instructions: st".
-
-    Args:
-        ctx: the simulated machine.
-        address: of the first, a multiple of 16 bytes.
-        words: the four.
-    """
-    ctx.store(address, np.array([int(word) & 0xFFFFFFFF for word in words], np.uint32))
-
-
 if SIMULATED:
 
     def _address_of(ctx: Any, array: Any, index: Any) -> int:

@@ -187,5 +187,24 @@ def unpack_bf16(ctx: Any, word: Any) -> tuple[Any, Any]:
     return low, high
 
 
+@instruction(
+    "{ .reg .b16 l, h; mov.b32 {l, h}, $2; cvt.f32.f16 $0, l; cvt.f32.f16 $1, h; }",
+    "=f,=f,r",
+    "UniTuple(float32, 2)(uint32)",
+    memory=False,
+)
+def unpack_f16(ctx: Any, word: Any) -> tuple[Any, Any]:
+    """The two float16 of a word as float32, the low half first; any thread.
+
+    PTX manual: cvt.
+    """
+    low, high = np.array([int(word) & 0xFFFFFFFF], np.uint32).view(np.float16).astype(np.float32)
+    return low, high
+
+
+#: unpack[dtype](word): the way back.
+unpack = {"float16": unpack_f16, "bfloat16": unpack_bf16}
+
+
 #: pack[dtype](low, high): two float32 to one word of 16-bit values.
 pack = {"float16": pack_f16, "bfloat16": pack_bf16}

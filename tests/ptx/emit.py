@@ -9,6 +9,7 @@ from numba import cuda, float32, uint8
 
 from gemm_lessons import compile_only
 from gemm_lessons.ptx.compiling import whole_kernel
+from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.matrix import (
@@ -20,6 +21,7 @@ from gemm_lessons.ptx.matrix import (
     stmatrix_x2_trans,
     stmatrix_x4_trans,
     unpack_bf16,
+    unpack_f16,
 )
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
@@ -116,6 +118,8 @@ def every_instruction(address, words, sums):
     words[3] = div_u32(words[1], words[2])
     low, high = unpack_bf16(a)
     sums[4], sums[5] = ex2_approx(low), rcp_approx(high)
+    sums[6], sums[7] = unpack_f16(a)
+    words[4] = as_word(as_float32(b) + low)
 
 
 def main() -> int:

@@ -62,6 +62,9 @@ EMITTED = (
     r"cvt\.rn\.bf16x2\.f32 %r\d+, %f\d+, %f\d+;",
     r"cvt\.rn\.f16\.f32 l, %f\d+; cvt\.rn\.f16\.f32 h, %f\d+; mov\.b32 %r\d+, \{l, h\};",
     r"shl\.b32 t, %r\d+, 16; mov\.b32 %f\d+, t; and\.b32 t, %r\d+, 0xffff0000; mov\.b32 %f\d+, t;",
+    r"mov\.b32 \{l, h\}, %r\d+; cvt\.f32\.f16 %f\d+, l; cvt\.f32\.f16 %f\d+, h;",
+    r"mov\.b32 %f\d+, %r\d+;",
+    r"mov\.b32 %r\d+, %f\d+;",
     r"ex2\.approx\.ftz\.f32 %f\d+, %f\d+;",
     r"rcp\.approx\.ftz\.f32 %f\d+, %f\d+;",
     r"div\.u32 %r\d+, %r\d+, %r\d+;",
@@ -70,7 +73,7 @@ EMITTED = (
 # What neither reads nor orders memory: the compiler may move it. Everything else must not be moved.
 MOVABLE = {
     "shared_address", "cluster_rank", "mapa", "div_u32", "pack_bf16", "pack_f16", "mma", "tid_x",
-    "unpack_bf16", "ex2_approx", "rcp_approx",
+    "unpack_bf16", "unpack_f16", "as_float32", "as_word", "ex2_approx", "rcp_approx",
 }  # fmt: skip
 
 

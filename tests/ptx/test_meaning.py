@@ -11,6 +11,7 @@ from numba import cuda, float32, int32, uint8, uint32, uint64
 from gemm_lessons import device, tensor_map
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.ptx.compiling import whole_kernel
+from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
 from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.integer import div_u32
@@ -22,7 +23,7 @@ from gemm_lessons.ptx.matrix import (
     pack_f16,
     stmatrix_x2_trans,
     stmatrix_x4_trans,
-    unpack_bf16,
+    unpack,
 )
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
@@ -185,17 +186,32 @@ def test_special_functions_are_close_and_flush():
     np.testing.assert_allclose(got, wanted, rtol=2.0**-21)
 
 
-@cuda.jit
-def unpack_words(words, out):
-    t = cuda.threadIdx.x
-    out[t, 0], out[t, 1] = unpack_bf16(words[t])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_unpacking(dtype):
+    unpack_pair = unpack[dtype]
 
+    @cuda.jit
+    def unpack_words(words, out):
+        t = cuda.threadIdx.x
+        out[t, 0], out[t, 1] = unpack_pair(words[t])
 
-def test_unpacking():
-    values = np.random.default_rng(8).standard_normal((32, 2)).astype(ml_dtypes.bfloat16)
+    values = np.random.default_rng(8).standard_normal((32, 2)).astype(DTYPES[dtype])
     out = zeros((32, 2), np.float32)
     Launch(unpack_words, 1, 32, (to_device(values.view(np.uint32)[:, 0]), out))()
     np.testing.assert_array_equal(out.copy_to_host(), values.astype(np.float32))
+
+
+@cuda.jit
+def halve_words(words, out):
+    t = cuda.threadIdx.x
+    out[t] = as_word(as_float32(words[t]) * float32(0.5))
+
+
+def test_bits_and_floats():
+    values = np.random.default_rng(9).standard_normal(32).astype(np.float32)
+    out = zeros(32)
+    Launch(halve_words, 1, 32, (to_device(values.view(np.uint32)), out))()
+    np.testing.assert_array_equal(out.copy_to_host().view(np.float32), values / 2)
 
 
 @cuda.jit
