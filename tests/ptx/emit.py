@@ -8,8 +8,8 @@ import sys
 from numba import cuda, float32, uint8
 
 from gemm_lessons import compile_only
-from gemm_lessons.ptx.compiling import whole_kernel
 from gemm_lessons.ptx.bits import as_float32, as_word
+from gemm_lessons.ptx.compiling import whole_kernel
 from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.matrix import (

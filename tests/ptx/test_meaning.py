@@ -10,8 +10,8 @@ from numba import cuda, float32, int32, uint8, uint32, uint64
 
 from gemm_lessons import device, tensor_map
 from gemm_lessons.launch import Launch, to_device
-from gemm_lessons.ptx.compiling import whole_kernel
 from gemm_lessons.ptx.bits import as_float32, as_word
+from gemm_lessons.ptx.compiling import whole_kernel
 from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
 from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.integer import div_u32
