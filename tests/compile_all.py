@@ -9,7 +9,7 @@ import json
 import sys
 from dataclasses import replace
 
-from gemm_lessons import compile_only
+from gemm_lessons import compile_only, quantize_kernels
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled
 
@@ -48,6 +48,23 @@ def tensor_kernels():
     yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
 
 
+def quantizing_kernels():
+    """Every way to quantise: (name, kernel, signature, compute capability)."""
+    for word_bytes, word in quantize_kernels.WORDS.items():
+        signature = quantize_kernels.SIGNATURE.format(word=word)
+        rows_signature = quantize_kernels.ROWS_SIGNATURE.format(word=word)
+        for capability in COMPUTE_CAPABILITIES:
+            instruction = capability >= (8, 9)
+            plain = quantize_kernels.make_plain_kernel(word_bytes, (1, 128))
+            yield f"quantize, plain, {word}", plain, signature, capability
+            tiles = quantize_kernels.make_tiles_kernel(word_bytes, instruction)
+            yield f"quantize, tiles, {word}", tiles, signature, capability
+            for whole_blocks in (True, False):
+                rows = quantize_kernels.make_rows_kernel(word_bytes, instruction, whole_blocks)
+                tail = "" if whole_blocks else ", tail"
+                yield f"quantize, rows{tail}, {word}", rows, rows_signature, capability
+
+
 def main() -> int:
     """Print one line a kernel and compute capability; exit code 3 and a sentence if nothing can compile."""
     reason = compile_only.missing()
@@ -56,6 +73,7 @@ def main() -> int:
         return 3
     work = [(*made, capability) for made in kernels() for capability in COMPUTE_CAPABILITIES]
     work += tensor_kernels()
+    work += quantizing_kernels()
     for name, kernel, signature, compute_capability in work:
         # The float type and the width of loads are the same for all generations: look at one.
         ptx = compute_capability == (9, 0) or "tensor_core" in name

@@ -17,6 +17,8 @@ LAYERS = (
         "reference",
         "compare",
         "quantize",
+        "quantize_kernels",
+        "small_floats",
         "schedule",
         "ptx",
         "launch",

@@ -1,4 +1,4 @@
-"""Global memory: where an array element lies, and 128 bits of it in one instruction."""
+"""Global memory: where an array element lies, and loads and stores that ask whether it is there."""
 
 from __future__ import annotations
 
@@ -62,6 +62,68 @@ def ld_global_f32(ctx, address, inside):
         The value.
     """
     return ctx.load(address, np.float32)[0] if inside else np.float32(0)
+
+
+@instruction(
+    """{
+    .reg .pred inside;
+    setp.ne.s32 inside, $2, 0;
+    mov.u32 $0, 0;
+    @inside ld.global.u32 $0, [$1];
+    }""",
+    "=&r,l,r",
+    "uint32(int64, int32)",
+)
+def ld_global_u32(ctx, address, inside):
+    """Load a word, or zero where there is nothing to load; each thread for itself.
+
+    PTX ISA, "Data Movement and Conversion Instructions: ld".
+
+    Args:
+        ctx: the simulated machine.
+        address: a multiple of 4 bytes; not looked at unless inside.
+        inside: whether to load.
+
+    Returns:
+        The word.
+    """
+    return ctx.load(address, np.uint32)[0] if inside else np.uint32(0)
+
+
+@instruction(
+    """{
+    .reg .pred inside;
+    setp.ne.s32 inside, $2, 0;
+    mov.u32 $0, 0;
+    @inside ld.global.u8 $0, [$1];
+    }""",
+    "=&r,l,r",
+    "uint32(int64, int32)",
+)
+def ld_global_u8(ctx, address, inside):
+    """Load a byte, or zero where there is nothing to load; `ld_global_u32` for odd addresses.
+
+    PTX ISA, "Data Movement and Conversion Instructions: ld".
+
+    Args:
+        ctx: the simulated machine.
+        address: of the byte; not looked at unless inside.
+        inside: whether to load.
+
+    Returns:
+        The byte, in a word.
+    """
+    return np.uint32(ctx.load(address, np.uint8)[0]) if inside else np.uint32(0)
+
+
+@instruction("st.global.v2.u32 [$0], {$1, $2};", "l,r,r", "void(int64,uint32,uint32)")
+def st_global_v2(ctx, address, low, high):
+    """Store two words; each thread for itself, address a multiple of 8 bytes.
+
+    PTX ISA, "Data Movement and Conversion Instructions: st".
+    """
+    words = [int(word) & 0xFFFFFFFF for word in (low, high)]
+    ctx.store(int(address), np.array(words, np.uint32))
 
 
 if SIMULATED:

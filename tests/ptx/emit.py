@@ -10,7 +10,9 @@ from numba import cuda, float32, uint8
 from gemm_lessons import compile_only
 from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.compiling import whole_kernel
+from gemm_lessons.ptx.convert import max_magnitude, pack_e4m3, unpack_e4m3
 from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
+from gemm_lessons.ptx.global_memory import ld_global_u8, ld_global_u32, st_global_v2
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
@@ -120,6 +122,9 @@ def every_instruction(address, words, sums):
     sums[4], sums[5] = ex2_approx(low), rcp_approx(high)
     sums[6], sums[7] = unpack_f16(a)
     words[4] = as_word(as_float32(b) + low)
+    words[5] = pack_e4m3(max_magnitude(e, f), g)
+    sums[8], sums[9] = unpack_e4m3(words[5])
+    st_global_v2(address, ld_global_u32(address, words[5]), ld_global_u8(address, words[4]))
 
 
 def main() -> int:

@@ -68,12 +68,19 @@ EMITTED = (
     r"ex2\.approx\.ftz\.f32 %f\d+, %f\d+;",
     r"rcp\.approx\.ftz\.f32 %f\d+, %f\d+;",
     r"div\.u32 %r\d+, %r\d+, %r\d+;",
+    r"abs\.f32 t, %f\d+; max\.f32 %f\d+, %f\d+, t;",
+    r"cvt\.rn\.satfinite\.e4m3x2\.f32 t, %f\d+, %f\d+; cvt\.u32\.u16 %r\d+, t;",
+    r"cvt\.rn\.f16x2\.e4m3x2 halves, pair;",
+    r"st\.global\.v2\.u32 \[%rd\d+\], \{%r\d+, %r\d+\};",
+    r"@inside ld\.global\.u32 %r\d+, \[%rd\d+\];",
+    r"@inside ld\.global\.u8 %r\d+, \[%rd\d+\];",
 )
 
 # What neither reads nor orders memory: the compiler may move it. Everything else must not be moved.
 MOVABLE = {
     "shared_address", "cluster_rank", "mapa", "div_u32", "pack_bf16", "pack_f16", "mma", "tid_x",
     "unpack_bf16", "unpack_f16", "as_float32", "as_word", "ex2_approx", "rcp_approx",
+    "max_magnitude", "pack_e4m3", "unpack_e4m3",
 }  # fmt: skip
 
 
@@ -99,6 +106,8 @@ def test_pairs_are_packed_in_order(ptx):
     order = re.search(r"cvt\.rn\.bf16x2\.f32 %r\d+, (%f\d+), (%f\d+);", ptx)
     other = re.search(r"cvt\.rn\.f16\.f32 l, (%f\d+); cvt\.rn\.f16\.f32 h, (%f\d+);", ptx)
     assert order.groups() == other.groups()[::-1], "bf16x2 names the high half first"
+    smallest = re.search(r"max\.f32 (%f\d+), .*?\.e4m3x2\.f32 t, (%f\d+), (%f\d+);", ptx, re.DOTALL)
+    assert smallest[1] == smallest[3], "e4m3x2 names the high one first, too"
 
 
 def instructions():
