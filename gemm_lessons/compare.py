@@ -52,7 +52,7 @@ def is_poison(array: Array) -> Array:
     return bits
 
 
-def tolerance(want: Array, spread: Array, K: int, dtype: str) -> Array:
+def tolerance(want: Array, spread: Array, K: int | Array, dtype: str) -> Array:
     """How far an output may be from the exact sum, elementwise.
 
     A dot product rounds K partial sums.  The error of each is at most half a unit in the last place, of
@@ -65,7 +65,7 @@ def tolerance(want: Array, spread: Array, K: int, dtype: str) -> Array:
     Args:
         want: exact outputs.
         spread: sqrt(sum over k of (x * w) ** 2), as `grouped_gemm_rows` returns it.
-        K: terms per output.
+        K: terms per output, one number or an array like want.
         dtype: of the inputs.
 
     Returns:
@@ -193,6 +193,7 @@ def check_output(
     tile: tuple[int, int] = (16, 16),
     most_rows: int = 4096,
     accumulator_bits: int = FLOAT32_BITS,
+    num_terms: Array | None = None,
 ) -> Comparison:
     """Judge an output against the oracle.
 
@@ -203,6 +204,7 @@ def check_output(
         tile: rows and columns of the kernel's tile, to name the tile that is wrong.
         most_rows: compare all rows up to this many, samples beyond.
         accumulator_bits: of sums of FP8 products, see `scaled_tolerance`; only for inputs with scales.
+        num_terms: [total_tokens], terms of each row's sums where they are not K for all.
 
     Returns:
         The verdict; it is ok only if every output was written, no guard was touched, and every
@@ -219,7 +221,8 @@ def check_output(
         allowed = scaled_tolerance(want, spread, problem.K, accumulator_bits)
     else:
         want, spread = grouped_gemm_rows(inputs, problem.offsets, rows)
-        allowed = tolerance(want, spread, problem.K, problem.dtype)
+        terms = problem.K if num_terms is None else num_terms[rows, np.newaxis]
+        allowed = tolerance(want, spread, terms, problem.dtype)
     got = y[rows].astype(np.float64)
     error = np.abs(got - want)
     wrong: Array = ~(error <= allowed)  # why not error > allowed: NaN compares false either way

@@ -246,6 +246,10 @@ class Prepared:
         """Poison the output, launch everything once, and judge the result against NumPy."""
         self.poison()
         launch_parts(self)
+        return self.judge(inputs)
+
+    def judge(self, inputs: Inputs) -> Comparison:
+        """Compare what stands in the output now with NumPy."""
         return check_output(
             self.result(), self.problem, inputs, tile=self.tile, accumulator_bits=self.accumulator_bits
         )

@@ -27,6 +27,7 @@ class Run:
         work: counted work, for the table.
         parts: name -> what can be timed by itself.
         note: what a reader of the time must know.
+        compare: judges what stands in the output, where that is not y; None for `check_output`.
     """
 
     problem: GroupedProblem
@@ -38,6 +39,7 @@ class Run:
     work: dict[str, int] = field(default_factory=dict)
     parts: dict[str, Call] = field(default_factory=dict)
     note: str = ""
+    compare: Callable[[Inputs], Comparison] | None = None
 
     def judge(self, gpu: Gpu, inputs: Inputs) -> Comparison:
         """Poison the output, replay once, and compare with NumPy.
@@ -48,6 +50,8 @@ class Run:
         self.poison()
         self.replay(gpu.stream)
         gpu.wait()
+        if self.compare:
+            return self.compare(inputs)
         return check_output(self.result(), self.problem, inputs, tile=self.tile)
 
 
@@ -62,4 +66,5 @@ def run_of(prepared: Prepared) -> Run:
         tile=prepared.tile,
         work=vars(prepared.work).copy(),
         parts=dict(prepared.parts) if len(prepared.parts) > 1 else {},
+        compare=prepared.judge,
     )
