@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 
 from gemm_lessons import compile_only, quantize_kernels
+from gemm_lessons.moe import backward_kernels, dgrad, wgrad
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled
 
@@ -31,6 +32,15 @@ def kernels():
     yield "pack_rows", padded.pack_rows, padded.PACK_SIGNATURE
     yield "unpack_rows", padded.unpack_rows, padded.UNPACK_SIGNATURE
     yield "place_rows", masked.place_rows, masked.PLACE_SIGNATURE
+    for module in (dgrad, wgrad):
+        name = module.__name__.rsplit(".", 1)[1]
+        yield name, module.make_kernel(module.CONFIG), module.SIGNATURE
+        scalar = replace(module.CONFIG, vector_loads=False)
+        yield f"{name}, scalar loads", module.make_kernel(scalar), module.SIGNATURE
+    yield "combine_backward", backward_kernels.combine_backward_kernel, backward_kernels.COMBINE_SIGNATURE
+    yield "swiglu_backward", backward_kernels.swiglu_backward_kernel, backward_kernels.SWIGLU_SIGNATURE
+    yield "sum_rows", backward_kernels.sum_rows_kernel, backward_kernels.SUM_SIGNATURE
+    yield "router_backward", backward_kernels.router_backward_kernel, backward_kernels.ROUTER_SIGNATURE
 
 
 def tensor_kernels():
