@@ -248,7 +248,7 @@ class Prepared:
         launch_parts(self)
         return self.judge(inputs)
 
-    def judge(self, inputs: Inputs) -> Comparison:
+    def judge(self, inputs: Inputs | QuantizedInputs) -> Comparison:
         """Compare what stands in the output now with NumPy."""
         return check_output(
             self.result(), self.problem, inputs, tile=self.tile, accumulator_bits=self.accumulator_bits

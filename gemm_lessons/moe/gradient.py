@@ -23,6 +23,7 @@ from gemm_lessons.launch import Prepared
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.ptx.global_memory import address_of, ld_global_f32, ld_global_v4_f32
 from gemm_lessons.ptx.special_registers import tid_x
+from gemm_lessons.quantize import QuantizedInputs
 from gemm_lessons.steps import tiled
 from gemm_lessons.steps._host import ConfigError
 from gemm_lessons.steps.tiled import FLOAT_BYTES, VECTOR, make_read
@@ -210,9 +211,9 @@ class PreparedGradient(Prepared):
         compare: takes the output with its guard rows, and the inputs of the forward pass.
     """
 
-    compare: Callable[[Array, Inputs], Comparison] | None = None
+    compare: Callable[[Array, Any], Comparison] | None = None
 
-    def judge(self, inputs: Inputs) -> Comparison:
+    def judge(self, inputs: Inputs | QuantizedInputs) -> Comparison:
         """Compare what stands in the output now with NumPy."""
         assert self.compare is not None
         return self.compare(self.result(), inputs)
