@@ -12,7 +12,7 @@ from dataclasses import replace
 from gemm_lessons import compile_only, quantize_kernels
 from gemm_lessons.moe import backward_kernels, dgrad, wgrad
 from gemm_lessons.problem import GroupedProblem
-from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled
+from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled, tiled_fp8
 
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (9, 0))
 TOKENS = {"hopper": 256, "hopper, 128 tokens": 64, "hopper, 64 tokens": 8}  # of an expert, on average
@@ -58,6 +58,15 @@ def tensor_kernels():
     yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
 
 
+def fp8_kernels():
+    """Every variant of the FP8 step in plain arithmetic: (name, kernel, signature, compute capability)."""
+    for capability in COMPUTE_CAPABILITIES:
+        config = replace(tiled_fp8.CONFIG, instruction=capability >= (8, 9))
+        rows, single = replace(config, whole_rows=True), replace(config, vector_loads=False)
+        for name, one in (("", config), (", whole rows", rows), (", single bytes", single)):
+            yield f"tiled_fp8{name}", tiled_fp8.make_kernel(one), tiled_fp8.SIGNATURE, capability
+
+
 def quantizing_kernels():
     """Every way to quantise: (name, kernel, signature, compute capability)."""
     for word_bytes, word in quantize_kernels.WORDS.items():
@@ -83,6 +92,7 @@ def main() -> int:
         return 3
     work = [(*made, capability) for made in kernels() for capability in COMPUTE_CAPABILITIES]
     work += tensor_kernels()
+    work += fp8_kernels()
     work += quantizing_kernels()
     for name, kernel, signature, compute_capability in work:
         # The float type and the width of loads are the same for all generations: look at one.

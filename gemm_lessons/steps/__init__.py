@@ -30,13 +30,20 @@ NAMES = (
 # bfloat16 or float16 in, float32 sums: the same names, but other dtypes and larger tiles.
 TENSOR_NAMES = ("tensor_core", "hopper")
 
+# float8_e4m3fn with scales in (`quantize.QuantizedInputs`), float32 sums, bfloat16 out.
+FP8_NAMES = ("tiled_fp8",)
+
 STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}
 TENSOR_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in TENSOR_NAMES}
+
+FP8_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in FP8_NAMES}
 
 
 def steps_for(dtype: str) -> dict[str, ModuleType]:
     """The steps that compute in a dtype, in order."""
     if dtype == "float32":
         return STEPS
+    if dtype == "float8_e4m3fn":
+        return FP8_STEPS
     names = {"float16": ("tensor_core",), "bfloat16": TENSOR_NAMES}.get(dtype, ())
     return {name: TENSOR_STEPS[name] for name in names}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from gemm_lessons import device
 from gemm_lessons.launch import to_device
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
+from gemm_lessons.quantize import (
+    ROW_BLOCK,
+    WEIGHT_BLOCK,
+    Quantized,
+    QuantizedInputs,
+    check_quantized,
+    quantize_inputs,
+)
 
 
 class ConfigError(ValueError):
@@ -37,6 +46,41 @@ def begin(
     inputs = inputs or problem.inputs()
     on_device = Inputs(to_device(inputs.x), to_device(inputs.w))
     problem.check_inputs(on_device)
+    return config, *on_device
+
+
+def begin_quantized(
+    problem: GroupedProblem, inputs: QuantizedInputs | None, config: Any, on_gpu: Any, in_simulator: Any
+) -> tuple[Any, Quantized, Quantized]:
+    """`begin` for FP8: values and scales of x and w on the device.
+
+    Args:
+        problem: what will be computed.
+        inputs: host or device arrays, in one of the two recipes; None quantises random ones.
+        config: the caller's choice, or None for the step's own.
+        on_gpu: the step's configuration for this GPU.
+        in_simulator: the step's `SIM_CONFIG`.
+
+    Raises:
+        ConfigError: the configuration does not fit.
+        ProblemError: the step does not take this dtype, or the inputs do not match the problem.
+    """
+    config = config or (on_gpu if device.choose().is_gpu else in_simulator)
+    config.validate(problem)
+    if inputs is None:
+        inputs = quantize_inputs(replace(problem, dtype="float32").inputs())
+    if not isinstance(inputs, QuantizedInputs):
+        raise ProblemError("FP8 inputs need scales: use `quantize.quantize_inputs`")
+    whole_rows = (1, problem.K), (1, problem.K)
+    if (inputs.x.block, inputs.w.block) not in ((ROW_BLOCK, WEIGHT_BLOCK), whole_rows):
+        raise ProblemError(
+            f"scales are given for blocks of {inputs.x.block} of x and {inputs.w.block} of w: use"
+            f" {ROW_BLOCK} and {WEIGHT_BLOCK}, or whole rows for both"
+        )
+    on_device = QuantizedInputs(
+        *(one._replace(values=to_device(one.values), scales=to_device(one.scales)) for one in inputs)
+    )
+    check_quantized(problem, on_device)
     return config, *on_device
 
 

@@ -89,6 +89,10 @@ class Config:
     def validate(self, problem: GroupedProblem) -> None:
         """Raise what makes this step impossible: wrong dtype, or extents that do not fit together."""
         require_float32(problem)
+        self.validate_extents()
+
+    def validate_extents(self) -> None:
+        """Raise ConfigError for extents that do not fit together."""
         require_power_of_two(BM=self.BM, BN=self.BN, BK=self.BK, TM=self.TM, TN=self.TN, band=self.band)
         for name, patch, tile in (("TM", self.TM, self.BM), ("TN", self.TN, self.BN)):
             if not VECTOR <= patch <= tile:
