@@ -25,7 +25,7 @@ from gemm_lessons.compare import (
     poisoned,
 )
 from gemm_lessons.problem import GroupedProblem, Inputs
-from gemm_lessons.quantize import QuantizedInputs
+from gemm_lessons.quantize import Quantized, QuantizedInputs
 
 device.choose()
 
@@ -280,6 +280,11 @@ def to_device(array: Any) -> Any:
     if hasattr(array, "copy_to_host"):
         return array
     return cuda.as_cuda_array(array)
+
+
+def quantized_to_device(quantized: Quantized) -> Quantized:
+    """Copy values and scales to the device; what is there already stays where it is."""
+    return quantized._replace(values=to_device(quantized.values), scales=to_device(quantized.scales))
 
 
 def _as_bits(array: Any) -> Any:

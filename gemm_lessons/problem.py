@@ -194,8 +194,8 @@ class GroupedProblem:
 
 
 def pad(x: np.ndarray[Any, Any], problem: GroupedProblem) -> np.ndarray[Any, Any]:
-    """Spread x [total_tokens, K] over [num_groups * max_tokens, K]; the rows between hold zeros."""
-    padded = np.zeros((problem.num_groups * problem.max_tokens, problem.K), x.dtype)
+    """Spread x [total_tokens, any] over [num_groups * max_tokens, any]; the rows between hold zeros."""
+    padded = np.zeros((problem.num_groups * problem.max_tokens, x.shape[1]), x.dtype)
     for group, count in enumerate(problem.counts):
         start = int(problem.offsets[group])
         first = group * problem.max_tokens

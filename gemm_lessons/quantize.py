@@ -29,11 +29,12 @@ Host only: this module imports no Numba.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs, ProblemError
+from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs, ProblemError, pad
 
 Array = np.ndarray[Any, Any]
 
@@ -140,6 +141,21 @@ def quantize_inputs(inputs: Inputs, *, whole_rows: bool = False) -> QuantizedInp
     if whole_rows:
         return QuantizedInputs(quantize_whole_rows(inputs.x), quantize_whole_rows(inputs.w))
     return QuantizedInputs(quantize_rows(inputs.x), quantize_blocks(inputs.w))
+
+
+def draw_inputs(problem: GroupedProblem, seed: int = 0) -> Inputs | QuantizedInputs:
+    """Random inputs in the problem's dtype; for FP8 they are float32 numbers, quantised."""
+    if problem.dtype != "float8_e4m3fn":
+        return problem.inputs(seed)
+    return quantize_inputs(replace(problem, dtype="float32").inputs(seed))
+
+
+def pad_inputs(inputs: Inputs | QuantizedInputs, problem: GroupedProblem) -> Inputs | QuantizedInputs:
+    """The inputs of `problem.as_padded()`: new tokens are zeros, weights are the same."""
+    if isinstance(inputs, QuantizedInputs):
+        x = inputs.x._replace(values=pad(inputs.x.values, problem), scales=pad(inputs.x.scales, problem))
+        return inputs._replace(x=x)
+    return Inputs(pad(inputs.x, problem), inputs.w)
 
 
 def check_quantized(problem: GroupedProblem, inputs: QuantizedInputs) -> None:

@@ -14,6 +14,7 @@ from gemm_lessons.measure.roofline import Peaks
 from gemm_lessons.measure.timing import Rules
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.reference import grouped_gemm
+from gemm_lessons.steps import steps_for
 
 PROBLEM = GroupedProblem((3, 0, 5), 4, 8, name="tiny")
 
@@ -73,6 +74,16 @@ def test_a_right_step_is_timed_whole_in_parts_and_padded(bench):
     assert twin.useful_tflops == whole.useful_tflops  # padding does not count as useful
     assert "right: 60 outputs" in twin.verdict  # 3 experts of 5 tokens
     assert bench.record.find("tiny", "right/gemm", "part").status == "ok"
+
+
+def test_fp8_inputs_have_scales_also_where_they_are_padded(bench):
+    bench.peaks.flops_per_s["float8_e4m3fn"] = 1e12
+    problem = GroupedProblem((3, 0, 5), 4, 8, "float8_e4m3fn", "tiny")
+    bench.ladder(problem, steps_for(problem.dtype))
+    for kind, outputs in (("step", 32), ("padded twin", 60)):
+        found = bench.record.find("tiny", "tiled_fp8", kind)
+        assert found.status == "ok", found.reason
+        assert f"right: {outputs} outputs" in found.verdict
 
 
 def test_a_wrong_step_is_named(bench):

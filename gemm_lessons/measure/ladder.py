@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from gemm_lessons import device
-from gemm_lessons.launch import to_device
+from gemm_lessons.launch import quantized_to_device, to_device
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.peers import PEERS, Peer
 from gemm_lessons.measure.results import Kind, Measurement, Record, now, save
 from gemm_lessons.measure.roofline import Peaks
 from gemm_lessons.measure.runs import Run, run_of
 from gemm_lessons.measure.timing import Gpu, Rules, host_time, time_calls
-from gemm_lessons.problem import GroupedProblem, Inputs, pad
+from gemm_lessons.problem import GroupedProblem, Inputs
+from gemm_lessons.quantize import QuantizedInputs, draw_inputs, pad_inputs
 from gemm_lessons.trace import Timeline
+
+AnyInputs = Inputs | QuantizedInputs
 
 WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle")
 TENSOR_WORKLOADS = ("S", "S-x16", "S-x64", "S-x8-v3-gate-up", "S-x8-v3-down", "v3-gate-up-4x8192", "zipf")
@@ -52,13 +55,15 @@ def describe(problem: GroupedProblem) -> dict[str, Any]:
     }
 
 
-def padded_twin(problem: GroupedProblem, inputs: Inputs) -> tuple[GroupedProblem, Inputs]:
+def padded_twin(problem: GroupedProblem, inputs: AnyInputs) -> tuple[GroupedProblem, AnyInputs]:
     """The same experts and weights with every expert at the longest count, the new tokens zero."""
-    return problem.as_padded(), Inputs(pad(inputs.x, problem), inputs.w)
+    return problem.as_padded(), pad_inputs(inputs, problem)
 
 
-def on_device(inputs: Inputs) -> Inputs:
+def on_device(inputs: AnyInputs) -> AnyInputs:
     """The same inputs in device memory, so that every step reads the same copy."""
+    if isinstance(inputs, QuantizedInputs):
+        return QuantizedInputs(*(quantized_to_device(one) for one in inputs))
     return Inputs(to_device(inputs.x), to_device(inputs.w))
 
 
@@ -83,13 +88,15 @@ class Bench:
     announce: Callable[[Measurement], None] = lambda measurement: None
     _started: float = field(default_factory=time.monotonic)
     _speeds: dict[str, float] = field(default_factory=dict)  # FLOP/s that a step has shown so far
-    _latest: tuple[GroupedProblem, list[Inputs], list[Inputs]] | None = None  # inputs on host and device
+    # Of the latest problem: inputs on the host, and on the device.
+    _latest: tuple[GroupedProblem, list[AnyInputs], list[AnyInputs]] | None = None
 
     def ladder(self, problem: GroupedProblem, steps: Mapping[str, Any]) -> None:
         """Time every step on one problem, its parts, and the same kernel on the padded batch."""
         host, device_sets = self._begin(problem)
         padded_problem, padded_host = padded_twin(problem, host[0])
-        padded_device = Inputs(to_device(padded_host.x), device_sets[0].w)
+        on_gpu: Any = padded_host
+        padded_device = on_device(on_gpu._replace(w=device_sets[0].w))
         for name, step in steps.items():
             self._step(name, step, problem, host, device_sets)
             self._padded_twin(name, step, padded_problem, padded_host, padded_device)
@@ -142,14 +149,14 @@ class Bench:
             if "torch" in sys.modules:
                 sys.modules["torch"].cuda.empty_cache()
 
-    def _begin(self, problem: GroupedProblem) -> tuple[list[Inputs], list[Inputs]]:
+    def _begin(self, problem: GroupedProblem) -> tuple[list[AnyInputs], list[AnyInputs]]:
         """Input sets on the host and on the device; made once for everything that runs on one problem."""
         if self._latest is None or self._latest[0] != problem:
             self._latest = None
             self.release()
             self.record.problems[problem.name] = describe(problem)
             sets = 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2
-            host = [problem.inputs(seed) for seed in range(sets)]
+            host = [draw_inputs(problem, seed) for seed in range(sets)]
             self._latest = (problem, host, [on_device(inputs) for inputs in host])
         return self._latest[1:]
 
@@ -158,8 +165,8 @@ class Bench:
         name: str,
         step: Any,
         problem: GroupedProblem,
-        host: Sequence[Inputs],
-        device_sets: Sequence[Inputs],
+        host: Sequence[AnyInputs],
+        device_sets: Sequence[AnyInputs],
     ) -> None:
         flops = problem.padded_flops if name == "padded" else problem.useful_flops
         reason = self._too_slow(name, flops)
@@ -170,7 +177,7 @@ class Bench:
         self._guarded(problem.name, name, "step", make, host)
 
     def _padded_twin(
-        self, name: str, step: Any, problem: GroupedProblem, host: Inputs, on_gpu: Inputs
+        self, name: str, step: Any, problem: GroupedProblem, host: AnyInputs, on_gpu: AnyInputs
     ) -> None:
         workload = problem.name.removesuffix(" padded")
         reason = self._too_slow(name, problem.useful_flops)
@@ -194,7 +201,7 @@ class Bench:
         name: str,
         kind: Kind,
         make: Sequence[Callable[[], Run]],
-        host: Sequence[Inputs],
+        host: Sequence[AnyInputs],
         finish: Callable[[Measurement], Measurement] = lambda measurement: measurement,
     ) -> None:
         try:
@@ -209,7 +216,7 @@ class Bench:
         self.write(measurement)
 
     def _measure(
-        self, workload: str, name: str, kind: Kind, runs: Sequence[Run], host: Sequence[Inputs]
+        self, workload: str, name: str, kind: Kind, runs: Sequence[Run], host: Sequence[AnyInputs]
     ) -> Measurement:
         """Time the runs, which differ in their inputs only, then judge every one of them."""
         problem = runs[0].problem
@@ -261,7 +268,7 @@ class Bench:
                 )
             )
 
-    def _idle_tail(self, step: Any, inputs: Inputs) -> Callable[[Measurement], Measurement]:
+    def _idle_tail(self, step: Any, inputs: AnyInputs) -> Callable[[Measurement], Measurement]:
         """Run a schedule once more with its trace on, apart from the timing that a trace would disturb."""
 
         def trace(measurement: Measurement) -> Measurement:
@@ -274,7 +281,7 @@ class Bench:
         return trace
 
 
-def traced(step: Any, problem: GroupedProblem, inputs: Inputs | None, schedule: str) -> Timeline:
+def traced(step: Any, problem: GroupedProblem, inputs: AnyInputs | None, schedule: str) -> Timeline:
     """Run a step that takes tiles by a schedule, with its trace on.
 
     Why twice: the first launch loads the module, which would look like an idle device.

@@ -11,6 +11,7 @@ from gemm_lessons.compare import Comparison, check_output
 from gemm_lessons.launch import Graph, Prepared, launch_parts
 from gemm_lessons.measure.timing import Call, Gpu
 from gemm_lessons.problem import GroupedProblem, Inputs
+from gemm_lessons.quantize import QuantizedInputs
 
 
 @dataclass
@@ -39,9 +40,9 @@ class Run:
     work: dict[str, int] = field(default_factory=dict)
     parts: dict[str, Call] = field(default_factory=dict)
     note: str = ""
-    compare: Callable[[Inputs], Comparison] | None = None
+    compare: Callable[[Inputs | QuantizedInputs], Comparison] | None = None
 
-    def judge(self, gpu: Gpu, inputs: Inputs) -> Comparison:
+    def judge(self, gpu: Gpu, inputs: Inputs | QuantizedInputs) -> Comparison:
         """Poison the output, replay once, and compare with NumPy.
 
         Why after timing: a kernel that only worked the first time, because a counter was not reset,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from gemm_lessons import device
-from gemm_lessons.launch import to_device
+from gemm_lessons.launch import quantized_to_device, to_device
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.quantize import (
     ROW_BLOCK,
@@ -14,7 +13,7 @@ from gemm_lessons.quantize import (
     Quantized,
     QuantizedInputs,
     check_quantized,
-    quantize_inputs,
+    draw_inputs,
 )
 
 
@@ -68,7 +67,7 @@ def begin_quantized(
     config = config or (on_gpu if device.choose().is_gpu else in_simulator)
     config.validate(problem)
     if inputs is None:
-        inputs = quantize_inputs(replace(problem, dtype="float32").inputs())
+        inputs = draw_inputs(problem)  # type: ignore[assignment]
     if not isinstance(inputs, QuantizedInputs):
         raise ProblemError("FP8 inputs need scales: use `quantize.quantize_inputs`")
     whole_rows = (1, problem.K), (1, problem.K)
@@ -77,9 +76,7 @@ def begin_quantized(
             f"scales are given for blocks of {inputs.x.block} of x and {inputs.w.block} of w: use"
             f" {ROW_BLOCK} and {WEIGHT_BLOCK}, or whole rows for both"
         )
-    on_device = QuantizedInputs(
-        *(one._replace(values=to_device(one.values), scales=to_device(one.scales)) for one in inputs)
-    )
+    on_device = QuantizedInputs(*(quantized_to_device(one) for one in inputs))
     check_quantized(problem, on_device)
     return config, *on_device
 
