@@ -779,17 +779,25 @@ def _num_units(array: Any, vector: bool) -> np.int32:
     return np.int32(row_bytes // VECTOR_BYTES if vector else array.shape[1])
 
 
-def _row_config(
-    order: PreparedPermutation, like: Any, *arrays: Any, with_residual: bool = False
-) -> RowConfig:
-    """Vectors where rows and arrays begin at multiples of 16 bytes, and threads for one row."""
+def units_of(like: Any, *arrays: Any) -> tuple[str, bool, np.int32]:
+    """How rows like these are moved: their dtype, whether in vectors, and how many units a row has.
+
+    Vectors need rows and arrays that begin at multiples of 16 bytes.
+    """
     starts = [getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0] for array in arrays]
     row_bytes = like.shape[1] * like.dtype.itemsize
     vector = row_bytes % VECTOR_BYTES == 0 and all(start % VECTOR_BYTES == 0 for start in starts)
-    num_units = int(_num_units(like, vector))
+    return _dtype_name(like), vector, np.int32(row_bytes // VECTOR_BYTES if vector else like.shape[1])
+
+
+def _row_config(
+    order: PreparedPermutation, like: Any, *arrays: Any, with_residual: bool = False
+) -> RowConfig:
+    """The widest access that fits, and threads for one row."""
+    dtype, vector, num_units = units_of(like, *arrays)
     most = 256 if device.choose().is_gpu else 32
-    threads = min(most, max(32, -(-num_units // 32) * 32))
-    return RowConfig(order.config.num_slots, _dtype_name(like), threads, vector, with_residual)
+    threads = min(most, max(32, -(-int(num_units) // 32) * 32))
+    return RowConfig(order.config.num_slots, dtype, threads, vector, with_residual)
 
 
 def _dtype_name(array: Any) -> str:
