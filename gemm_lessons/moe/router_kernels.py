@@ -622,30 +622,26 @@ TOKENS, EXPERTS = 4, 8  # of a warp of `project`: 32 sums, one for each lane to 
 
 
 @cache
-def make_project(dtype: str, vector: bool, threads: int) -> Any:
-    """Logits [T, E] = x [T, D] @ w [E, D].T: a warp looks after four tokens and eight experts at a time.
+def make_project_tokens(dtype: str, vector: bool) -> Any:
+    """Make the device function with which a warp projects four tokens, eight experts at a time.
 
-    x is in units (see `permute.make_units`), w is float32.  Each lane sums every 32nd unit, and the lanes
-    add up in a fixed order.
+    x is in units (see `permute.make_units`), w float32 [E, D].  Each lane sums every 32nd unit, and the
+    lanes add up in a fixed order.
     """
     load, _ = make_units(dtype, vector)
     width, add, _ = make_sums(dtype, vector)
+    room = max(width, 2)
     width = width if vector else 1  # an element alone fills half a word
     step = 4 if vector else 1  # elements of w per load
-    room, num_sums = max(width, 2), TOKENS * EXPERTS
-    num_x = TOKENS * width
+    num_x, num_sums = TOKENS * width, TOKENS * EXPERTS
 
-    @cuda.jit
-    def project_kernel(x, w, num_units, logits):
+    @inlined
+    def project_tokens(x, w, num_units, first, stop, logits):
         r_x = cuda.local.array(num_x, float32)
         r_values = cuda.local.array(room, float32)
         r_w = cuda.local.array(4, float32)
         r_sum = cuda.local.array(num_sums, float32)
-        lane = cuda.threadIdx.x & 31
-        first = (cuda.blockIdx.x * (threads // 32) + (cuda.threadIdx.x >> 5)) * TOKENS
-        num_tokens, E = logits.shape[0], logits.shape[1]
-        if first >= num_tokens:
-            return
+        lane, E = cuda.threadIdx.x & 31, logits.shape[1]
         for first_expert in range(0, E, EXPERTS):
             for i in range(num_sums):
                 r_sum[i] = float32(0)
@@ -653,8 +649,7 @@ def make_project(dtype: str, vector: bool, threads: int) -> Any:
                 for t in range(TOKENS):
                     for v in range(room):
                         r_values[v] = float32(0)
-                    token = min(first + t, num_tokens - 1)
-                    add(r_values, load(x, token, unit, True), float32(1))
+                    add(r_values, load(x, min(first + t, stop - 1), unit, True), float32(1))
                     for v in range(width):
                         r_x[t * width + v] = r_values[v]
                 for e in range(EXPERTS):
@@ -676,8 +671,22 @@ def make_project(dtype: str, vector: bool, threads: int) -> Any:
                 if lane == i:
                     mine = total
             token, expert = first + lane // EXPERTS, first_expert + lane % EXPERTS
-            if token < num_tokens and expert < E:
+            if token < stop and expert < E:
                 logits[token, expert] = mine
+
+    return project_tokens
+
+
+@cache
+def make_project(dtype: str, vector: bool, threads: int) -> Any:
+    """Logits [T, E] = x [T, D] @ w [E, D].T, a warp for every four tokens."""
+    project_tokens = make_project_tokens(dtype, vector)
+
+    @cuda.jit(launch_bounds=(threads, 3))  # why 3: with 4, its registers spill
+    def project_kernel(x, w, num_units, logits):
+        first = (cuda.blockIdx.x * (threads // 32) + (cuda.threadIdx.x >> 5)) * TOKENS
+        if first < logits.shape[0]:
+            project_tokens(x, w, num_units, first, logits.shape[0], logits)
 
     return project_kernel
 
@@ -757,7 +766,7 @@ def _expert_choice(router: ExpertChoice, logits: Any, experts: Any, weights: Any
     probabilities = cuda.device_array((num_experts, num_tokens), np.float32)
     keys = cuda.device_array((num_experts, num_tokens), np.int32)
     wanted = np.int32(router.tokens_per_expert(num_tokens, num_experts))
-    threads = _threads(1024)
+    threads = _threads(512)
     by_token = (logits, probabilities, experts, weights)
     by_expert = (probabilities, wanted, keys, experts, weights)
     return {
@@ -807,7 +816,7 @@ def prepare_drop_by_weight(
     if not order.max_rows:
         return None
     total = order.max_rows
-    keys, threads = cuda.device_array(total, np.int32), _threads(1024)
+    keys, threads = cuda.device_array(total, np.int32), _threads(512)
     flat = (routed.experts.reshape(total), routed.weights.reshape(total))
     arguments = (order.offsets, order.source, np.int32(min(capacity, LARGEST_EXTENT)), keys, *flat)
     return Launch(make_drop(threads), routed.num_experts, threads, arguments)
