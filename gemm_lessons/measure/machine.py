@@ -29,9 +29,11 @@ def versions() -> dict[str, str]:
 def commit() -> str:
     """The commit of this checkout, with + if files differ from it.
 
-    Where there is no history, GEMM_LESSONS_COMMIT may name it; else it is "unknown".
+    GEMM_LESSONS_COMMIT names it for a copy without its history; without either it is "unknown".
     """
-    unknown = os.environ.get("GEMM_LESSONS_COMMIT", "unknown")
+    unknown = "unknown"
+    if named := os.environ.get("GEMM_LESSONS_COMMIT"):
+        return named
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         found = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True)

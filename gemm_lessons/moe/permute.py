@@ -170,33 +170,47 @@ def make_expert_of(num_experts: int) -> Any:
 
 
 @cache
-def make_count(config: Config) -> Any:
-    """Histogram: chunk_counts [E + 1, num_chunks] of experts [T * k]; also forgets the old source [rows].
+def make_count_slots(config: Config) -> Any:
+    """Make the device function that counts the slots of a block in shared memory, int32 [E + 1].
 
-    Every block counts in shared memory, where atomics are quick, and integers add up to the same sum in
-    any order.  Row E counts tokens that are not finite, by their first slots.
+    Shared atomics are quick, and integers add up to the same sum in any order.  Bin E counts tokens that
+    are not finite, by their first slots.
     """
     E, k, threads = config.num_experts, config.num_slots, config.threads
-    bins = E + 1  # why a name: a shared array's shape must be a constant, not a sum
+    bins = E + 1
     expert_of = make_expert_of(E)
+
+    @inlined
+    def count_slots(experts, start, stop, s_bins):
+        """All threads of the block call it; they may read s_bins afterwards."""
+        tid = cuda.threadIdx.x
+        for expert in range(tid, bins, threads):
+            s_bins[expert] = 0
+        cuda.syncthreads()  # why: nobody may count before all bins are zero
+        for i in range(start + tid, stop, threads):
+            expert = expert_of(experts, i)
+            if expert >= 0:
+                cuda.atomic.add(s_bins, expert, 1)
+            elif expert == NOT_FINITE and i % k == 0:
+                cuda.atomic.add(s_bins, E, 1)
+        cuda.syncthreads()  # why: all must have counted before anybody reads the bins
+
+    return count_slots
+
+
+@cache
+def make_count(config: Config) -> Any:
+    """Histogram: chunk_counts [E + 1, num_chunks] of experts [T * k]; also forgets the old source [rows]."""
+    threads, bins = config.threads, config.num_experts + 1
+    count_slots = make_count_slots(config)
 
     @cuda.jit
     def count_kernel(experts, chunk, chunk_counts, source):
-        s_counts = cuda.shared.array(bins, int32)
-        tid = cuda.threadIdx.x
-        for expert in range(tid, bins, threads):
-            s_counts[expert] = 0
-        cuda.syncthreads()  # why: nobody may count before all counters are zero
-        first = cuda.blockIdx.x * chunk
-        for i in range(first + tid, min(first + chunk, experts.shape[0]), threads):
-            expert = expert_of(experts, i)
-            if expert >= 0:
-                cuda.atomic.add(s_counts, expert, 1)
-            elif expert == NOT_FINITE and i % k == 0:
-                cuda.atomic.add(s_counts, E, 1)
-        cuda.syncthreads()  # why: all must have counted before anybody reads the counters
-        for expert in range(tid, bins, threads):
-            chunk_counts[expert, cuda.blockIdx.x] = s_counts[expert]
+        s_bins = cuda.shared.array(bins, int32)
+        start = cuda.blockIdx.x * chunk
+        count_slots(experts, start, min(start + chunk, experts.shape[0]), s_bins)
+        for expert in range(cuda.threadIdx.x, bins, threads):
+            chunk_counts[expert, cuda.blockIdx.x] = s_bins[expert]
         for row in range(cuda.grid(1), source.shape[0], cuda.gridsize(1)):
             source[row] = -1
 
@@ -214,6 +228,32 @@ def scan_warp(value):
     return value
 
 
+@inlined
+def scan_experts(totals, num_experts, capacity, padded, offsets):
+    """Offsets [E + 1] of the experts' totals, all clipped to the capacity; one warp calls it.
+
+    Returns:
+        How many slots are beyond the capacity, in lane 31.
+    """
+    lane = cuda.threadIdx.x & 31
+    before, dropped = int32(0), int32(0)
+    for first in range(0, num_experts, 32):
+        expert = first + lane
+        size = int32(0)
+        if expert < num_experts:
+            size = min(totals[expert], capacity)
+            dropped += totals[expert] - size
+            if padded:
+                size = capacity
+        upto = scan_warp(size)
+        if expert < num_experts:
+            offsets[expert] = before + upto - size
+        before += cuda.shfl_sync(ALL_LANES, upto, 31)
+    if lane == 0:
+        offsets[num_experts] = before
+    return scan_warp(dropped)
+
+
 @cache
 def make_scan(config: Config) -> Any:
     """Prefix sums: chunk_counts [E + 1, num_chunks] becomes the slots of the expert in earlier chunks.
@@ -221,8 +261,7 @@ def make_scan(config: Config) -> Any:
     One block: a warp sums an expert's chunks, 32 at a time, and then one warp sums the experts.  Writes
     offsets [E + 1] and tally [E + 2]: the counts, what was dropped, and the tokens that are not finite.
     """
-    E, num_warps = config.num_experts, config.scan_threads // 32
-    bins = E + 1
+    E, bins, num_warps = config.num_experts, config.num_experts + 1, config.scan_threads // 32
 
     @cuda.jit
     def scan_kernel(capacity, padded, chunk_counts, offsets, tally):
@@ -243,58 +282,36 @@ def make_scan(config: Config) -> Any:
             if lane == 0:
                 s_totals[expert] = before
         cuda.syncthreads()  # why: one warp reads what all of them have summed
-        if warp > 0:
-            return
-        before, dropped = int32(0), int32(0)
-        for first in range(0, E, 32):
-            expert = first + lane
-            total = int32(0)
-            if expert < E:
-                total = s_totals[expert]
-            kept = min(total, capacity)
-            dropped += total - kept
-            size = kept
-            if padded and expert < E:
-                size = capacity
-            upto = scan_warp(size)
-            if expert < E:
-                tally[expert] = kept
-                offsets[expert] = before + upto - size
-            before += cuda.shfl_sync(ALL_LANES, upto, 31)
-        dropped = scan_warp(dropped)
-        if lane == 31:
-            offsets[E] = before
-            tally[E] = dropped
-            tally[E + 1] = s_totals[E]
+        if warp == 0:
+            dropped = scan_experts(s_totals, E, capacity, padded, offsets)
+            for expert in range(lane, E, 32):
+                tally[expert] = min(s_totals[expert], capacity)
+            if lane == 31:
+                tally[E], tally[E + 1] = dropped, s_totals[E]
 
     return scan_kernel
 
 
 @cache
-def make_place(config: Config) -> Any:
-    """Stable places: destination [T * k] and source [rows] from experts [T * k] and what scan left.
+def make_place_slots(config: Config) -> Any:
+    """Make the device function that gives each slot of a block its row, in the order of the slots.
 
-    A slot's rank is the number of slots before it with the same expert: in earlier chunks (scan knows),
-    in earlier rounds of this chunk, in earlier warps, and in lower lanes.  `match_any` finds the lanes with
-    the same expert; nothing depends on who is first, as it would with an atomic ticket per expert.
+    A slot's rank is the number of slots before it with the same expert: before this block (s_before [E]
+    says how many), in earlier rounds of it, in earlier warps, and in lower lanes.  `match_any` finds the
+    lanes with the same expert; nothing depends on who is first, as it would with a ticket per expert.
     """
     E, threads, num_warps = config.num_experts, config.threads, config.num_warps
     expert_of = make_expert_of(E)
 
-    @cuda.jit
-    def place_kernel(experts, chunk, chunk_starts, offsets, capacity, destination, source):
-        s_before = cuda.shared.array(E, int32)  # of each expert: slots in earlier rounds
-        s_counts = cuda.shared.array((num_warps, E), int32)  # of each warp and expert: slots in this round
+    @inlined
+    def place_slots(experts, start, stop, offsets, capacity, s_before, s_counts, destination, source):
+        """All threads of the block call it; s_counts is shared memory, int32 [num_warps, E]."""
         tid = cuda.threadIdx.x
         lane, warp = tid & 31, tid >> 5
         for expert in range(tid, E, threads):
-            s_before[expert] = chunk_starts[expert, cuda.blockIdx.x]
             for other in range(num_warps):
                 s_counts[other, expert] = 0
         cuda.syncthreads()  # why: no warp may enter its counts before they are all cleared
-
-        start = cuda.blockIdx.x * chunk
-        stop = min(start + chunk, experts.shape[0])
         for first in range(start, stop, threads):
             i = first + tid
             expert = int32(NO_EXPERT)
@@ -322,6 +339,25 @@ def make_place(config: Config) -> Any:
                     s_before[other_expert] += s_counts[other, other_expert]
                     s_counts[other, other_expert] = 0
             cuda.syncthreads()  # why: the next round enters its counts into cleared ones
+
+    return place_slots
+
+
+@cache
+def make_place(config: Config) -> Any:
+    """Stable places: destination [T * k] and source [rows] from experts [T * k] and what scan left."""
+    E, threads, num_warps = config.num_experts, config.threads, config.num_warps
+    place_slots = make_place_slots(config)
+
+    @cuda.jit
+    def place_kernel(experts, chunk, chunk_starts, offsets, capacity, destination, source):
+        s_before = cuda.shared.array(E, int32)
+        s_counts = cuda.shared.array((num_warps, E), int32)
+        for expert in range(cuda.threadIdx.x, E, threads):
+            s_before[expert] = chunk_starts[expert, cuda.blockIdx.x]
+        start = cuda.blockIdx.x * chunk
+        stop = min(start + chunk, experts.shape[0])
+        place_slots(experts, start, stop, offsets, capacity, s_before, s_counts, destination, source)
 
     return place_kernel
 
@@ -691,7 +727,7 @@ def prepare_gather(
     x = to_device(x)
     _check_rows("x", x, order.num_tokens)
     if rows is None:
-        rows = _empty((order.max_rows, x.shape[1]), x.dtype)
+        rows = empty_rows((order.max_rows, x.shape[1]), x.dtype)
     _check_rows("rows", rows, order.max_rows, x)
     by = by or ("row" if order.padded else "token")
     if by not in ("token", "row"):
@@ -743,7 +779,7 @@ def prepare_scatter(
     if tuple(weights.shape) != wanted or weights.dtype != np.float32:
         raise ProblemError(f"weights must be float32 {wanted}, got {weights.dtype} {tuple(weights.shape)}")
     if y is None:
-        y = _empty((order.num_tokens, rows.shape[1]), rows.dtype)
+        y = empty_rows((order.num_tokens, rows.shape[1]), rows.dtype)
     _check_rows("y", y, order.num_tokens, rows)
     if residual is not None:
         residual = to_device(residual)
@@ -753,7 +789,7 @@ def prepare_scatter(
     if not (order.num_tokens and rows.shape[1]):
         return PreparedRows(config, y, None)
     if not order.max_rows:  # why: a kernel wants an address, also where it will never load from it
-        rows = _empty((1, rows.shape[1]), rows.dtype)
+        rows = empty_rows((1, rows.shape[1]), rows.dtype)
     arguments = (
         as_units(rows, config.vector),
         order.destination,
@@ -779,17 +815,25 @@ def _num_units(array: Any, vector: bool) -> np.int32:
     return np.int32(row_bytes // VECTOR_BYTES if vector else array.shape[1])
 
 
-def _row_config(
-    order: PreparedPermutation, like: Any, *arrays: Any, with_residual: bool = False
-) -> RowConfig:
-    """Vectors where rows and arrays begin at multiples of 16 bytes, and threads for one row."""
+def units_of(like: Any, *arrays: Any) -> tuple[str, bool, np.int32]:
+    """How rows like these are moved: their dtype, whether in vectors, and how many units a row has.
+
+    Vectors need rows and arrays that begin at multiples of 16 bytes.
+    """
     starts = [getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0] for array in arrays]
     row_bytes = like.shape[1] * like.dtype.itemsize
     vector = row_bytes % VECTOR_BYTES == 0 and all(start % VECTOR_BYTES == 0 for start in starts)
-    num_units = int(_num_units(like, vector))
+    return _dtype_name(like), vector, np.int32(row_bytes // VECTOR_BYTES if vector else like.shape[1])
+
+
+def _row_config(
+    order: PreparedPermutation, like: Any, *arrays: Any, with_residual: bool = False
+) -> RowConfig:
+    """The widest access that fits, and threads for one row."""
+    dtype, vector, num_units = units_of(like, *arrays)
     most = 256 if device.choose().is_gpu else 32
-    threads = min(most, max(32, -(-num_units // 32) * 32))
-    return RowConfig(order.config.num_slots, _dtype_name(like), threads, vector, with_residual)
+    threads = min(most, max(32, -(-int(num_units) // 32) * 32))
+    return RowConfig(order.config.num_slots, dtype, threads, vector, with_residual)
 
 
 def _dtype_name(array: Any) -> str:
@@ -799,7 +843,8 @@ def _dtype_name(array: Any) -> str:
     raise ProblemError(f"rows of {array.dtype} are not known: use one of {', '.join(DTYPES)}")
 
 
-def _empty(shape: tuple[int, int], dtype: np.dtype[Any]) -> Any:
+def empty_rows(shape: tuple[int, int], dtype: np.dtype[Any]) -> Any:
+    """A device array that holds anything, of any dtype of `DTYPES`."""
     return cuda.device_array(shape, _bits(dtype)).view(dtype)
 
 

@@ -5,11 +5,14 @@
 | router         | score               | choice                                            | weight          |
 |----------------|---------------------|---------------------------------------------------|-----------------|
 | `TopK`         | softmax             | the k largest logits                              | score, rescaled |
-| `Switch`       | softmax             | the largest logit, while the expert has room      | score           |
+| `Switch`       | softmax             | the largest logit, while the expert has room (*)  | score           |
 | `TopP`         | softmax             | the fewest experts that reach probability p       | score, rescaled |
 | `DeepSeek`     | sigmoid             | k largest score + bias, in the best expert groups | score, rescaled |
 | `Sinkhorn`     | sigmoid or softmax  | the k largest logits after balancing              | score           |
 | `ExpertChoice` | softmax             | each expert takes its best tokens                 | score           |
+
+(*) `route` gives every token its choice, and `capacity` says how many an expert takes: the permutation
+drops the rest (`permute`), or `routing.drop_by_position` and `routing.drop_by_weight` do.
 
 Among equals the lowest index wins, of experts or of tokens.  A token with a logit that is not finite (NaN
 or an infinity) goes nowhere, and counts as `NOT_FINITE`; it does not change what the others get.
@@ -26,12 +29,14 @@ from typing import Protocol
 import numpy as np
 
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Array, Routing, RoutingError, capacity
-from gemm_lessons.moe.routing import drop_by_position as _drop_by_position
 
 MOST_EXPERTS = 1024
 
 # Added to the sum that weights are divided by, so that scores which are all zero give zeros, not NaN.
 SMALLEST_SUM = 1e-20
+
+# Sinkhorn takes no probability for smaller than exp of this, which float32 can still divide by.
+LEAST_EXPONENT = -60.0
 
 
 class Router(Protocol):
@@ -43,8 +48,19 @@ class Router(Protocol):
     def validate(self, num_experts: int) -> None:
         """Check the settings against the number of experts; raises RoutingError."""
 
+    def capacity(self, num_tokens: int, num_experts: int) -> int | None:
+        """Tokens that an expert takes; None if there is no limit."""
+
     def route(self, logits: Array, bias: Array | None = None) -> Routing:
         """Choose experts for logits [T, E]; bias [E] for routers that have one."""
+
+
+class _Unlimited:
+    """A router whose experts take all tokens that choose them."""
+
+    def capacity(self, num_tokens: int, num_experts: int) -> int | None:
+        """None: no limit."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -55,18 +71,27 @@ class TopK:
         k: experts per token.
         renormalise: divide the weights by their sum, so that each token's add up to 1 (Mixtral, Qwen);
             otherwise they are the probabilities themselves (Switch, OLMoE).
+        capacity_factor: room of an expert, as a multiple of an even share; None for no limit.
     """
 
     k: int = 2
     renormalise: bool = True
+    capacity_factor: float | None = None
 
     def num_slots(self, num_experts: int) -> int:
         """Experts per token."""
         return self.k
 
     def validate(self, num_experts: int) -> None:
-        """Raises RoutingError if there are fewer experts than slots."""
+        """Raises RoutingError if there are fewer experts than slots, or a factor is not positive."""
         _check_k(self.k, num_experts)
+        self.capacity(0, num_experts)
+
+    def capacity(self, num_tokens: int, num_experts: int) -> int | None:
+        """The capacity factor times an even share of the slots, rounded up."""
+        if self.capacity_factor is None:
+            return None
+        return capacity(num_tokens, self.k, num_experts, self.capacity_factor)
 
     def route(self, logits: Array, bias: Array | None = None) -> Routing:
         """Choose for logits [T, E]."""
@@ -80,10 +105,10 @@ class TopK:
 
 @dataclass(frozen=True)
 class Switch:
-    """One expert per token, and a limit to the tokens of an expert: later ones are dropped.
+    """One expert per token, its weight the probability itself, and a limit to the tokens of an expert.
 
-    A dropped token passes the layer by: its output is what the residual connection carries.
-    Fedus, Zoph and Shazeer, "Switch Transformers", 2021, section 2.
+    A token that comes too late is dropped and passes the layer by: its output is what the residual
+    connection carries.  Fedus, Zoph and Shazeer, "Switch Transformers", 2021, section 2.
 
     Attributes:
         capacity_factor: room of an expert, as a multiple of an even share.
@@ -91,24 +116,30 @@ class Switch:
 
     capacity_factor: float = 1.25
 
+    @property
+    def top_1(self) -> TopK:
+        """The same as a `TopK`."""
+        return TopK(1, renormalise=False, capacity_factor=self.capacity_factor)
+
     def num_slots(self, num_experts: int) -> int:
         """One."""
         return 1
 
     def validate(self, num_experts: int) -> None:
         """Raises RoutingError for a factor that is not positive."""
-        _check_k(1, num_experts)
-        capacity(0, 1, num_experts, self.capacity_factor)
+        self.top_1.validate(num_experts)
+
+    def capacity(self, num_tokens: int, num_experts: int) -> int | None:
+        """The capacity factor times an even share of the tokens, rounded up."""
+        return self.top_1.capacity(num_tokens, num_experts)
 
     def route(self, logits: Array, bias: Array | None = None) -> Routing:
-        """Choose for logits [T, E], and drop by position."""
-        self.validate(logits.shape[1])
-        chosen = TopK(1, renormalise=False).route(logits, bias)
-        return _drop_by_position(chosen, capacity(len(logits), 1, logits.shape[1], self.capacity_factor))
+        """Choose for logits [T, E]; nothing is dropped yet."""
+        return self.top_1.route(logits, bias)
 
 
 @dataclass(frozen=True)
-class TopP:
+class TopP(_Unlimited):
     """As many experts as a token needs: the most probable ones, until they reach probability p together.
 
     A token that the router is sure of gets one expert, one that it doubts gets more.  With `most=2` this
@@ -150,7 +181,7 @@ class TopP:
 
 
 @dataclass(frozen=True)
-class DeepSeek:
+class DeepSeek(_Unlimited):
     """Sigmoid scores, a bias that balances the load without a loss, and only the best groups of experts.
 
     The bias decides who is chosen and never how much the chosen count; `balance.update_bias` moves it.  A
@@ -206,13 +237,15 @@ class DeepSeek:
 
 
 @dataclass(frozen=True)
-class Sinkhorn:
+class Sinkhorn(_Unlimited):
     """The k largest logits after a few rounds of balancing: every column is scaled to the same sum.
 
     A round divides the rows of exp(logits) by their sums and then the columns by theirs, so that all
     experts are wanted equally; the weight is still the unbalanced score: a sigmoid for k = 1, softmax
-    beyond.  Clark et al., "Unified Scaling Laws for Routed Language Models", 2022; Megatron-LM `sinkhorn`,
-    which repeats until nothing changes where this does a fixed number of rounds, so that a graph can.
+    beyond.  Tokens that are all alike stay alike, so they still go to one expert.
+
+    Clark et al., "Unified Scaling Laws for Routed Language Models", 2022; Megatron-LM `sinkhorn`, which
+    repeats until nothing changes where this does a fixed number of rounds, so that a graph can.
 
     Attributes:
         k: experts per token.
@@ -243,7 +276,7 @@ class Sinkhorn:
 
 
 @dataclass(frozen=True)
-class ExpertChoice:
+class ExpertChoice(_Unlimited):
     """Experts choose tokens: each takes those with the highest probability for it, all the same number.
 
     Perfect balance, but a token may get no expert at all, or many; and which tokens are chosen depends on
@@ -307,11 +340,12 @@ def sinkhorn_bias(logits: Array, rounds: int) -> Array:
     Dividing a row changes none of its comparisons, so the factors of the columns are all there is.
     """
     num_tokens, num_experts = logits.shape
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf))
+    distance = logits.astype(np.float64) - logits.max(axis=1, keepdims=True, initial=-np.inf)
+    powers = np.exp(np.maximum(distance, LEAST_EXPONENT))
     factors = np.ones(num_experts)
     for _ in range(rounds if num_tokens else 0):
-        rows = 1 / (num_tokens * (powers @ factors + SMALLEST_SUM))
-        factors = 1 / (num_experts * (rows @ powers + SMALLEST_SUM))
+        rows = 1 / (powers @ factors)
+        factors = num_tokens / num_experts / (rows @ powers)
     return np.log(factors).astype(np.float32)
 
 

@@ -404,10 +404,13 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
         while True:
             wait(barriers + TILE_READY, tile_phase)
             tile_phase ^= 1
-            row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
-            cuda.syncwarp()  # why: the whole warp must have read before its first lane says so
-            if cuda.threadIdx.x & 31 == 0:
+            row, rows, feature = int32(0), int32(0), int32(0)
+            if cuda.threadIdx.x & 31 == 0:  # why one lane: who reads s_tile says itself that it has
+                row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
                 mbarrier_arrive(barriers + TILE_WANTED)
+            row = cuda.shfl_sync(0xFFFFFFFF, row, 0)
+            rows = cuda.shfl_sync(0xFFFFFFFF, rows, 0)
+            feature = cuda.shfl_sync(0xFFFFFFFF, feature, 0)
             if rows == 0:
                 break
             num_steps = int32((rows + STEP - 1) // STEP)

@@ -1,0 +1,873 @@
+"""The routers of `router` as kernels: logits [T, E] in, experts and weights [T, k] out, nothing on the host.
+
+    project            logits = x @ w.T, in float32 whatever x is
+    choose             a few lanes look after a token: one pass over its E logits, then k times the best
+    score, select      expert choice: probabilities by expert, then the best tokens of each expert
+    balance            Sinkhorn: rounds of row and column sums, that end as a bias for choose
+    update_bias        DeepSeek-V3's rule, from the counts that permute leaves on the device
+
+Every sum is added up in a fixed order, and a comparison of equals goes to the lower index, so the same
+logits give the same bits in every run.  Each kernel's oracle is the router's `route`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons import device
+from gemm_lessons.launch import Launch, Part, to_device
+from gemm_lessons.moe.permute import (
+    ALL_LANES,
+    PreparedPermutation,
+    as_units,
+    make_sums,
+    make_units,
+    scan_warp,
+    units_of,
+)
+from gemm_lessons.moe.router import (
+    LEAST_EXPONENT,
+    SMALLEST_SUM,
+    DeepSeek,
+    ExpertChoice,
+    Router,
+    Sinkhorn,
+    Switch,
+    TopK,
+    TopP,
+)
+from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Routing, RoutingError
+from gemm_lessons.problem import DTYPES, LARGEST_EXTENT, ProblemError
+from gemm_lessons.ptx.bits import as_word
+from gemm_lessons.ptx.compiling import inlined
+from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32
+
+device.choose()
+
+from numba import cuda, float32, int32  # noqa: E402  why late: the device is chosen before
+
+MOST_SLOTS = 32  # one lane of a token's writes each slot
+SOFTMAX, SIGMOID = 0, 1
+INFINITY = np.float32(np.inf)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compile-time constants of `choose`; `config_of` derives them from a router.
+
+    Attributes:
+        num_experts: E.
+        num_slots: k.
+        score: what a weight is made of: SOFTMAX or SIGMOID.
+        choose_by_score: the choice is by score + bias, otherwise by logit + bias.
+        renormalise: weights are divided by the sum of the chosen ones.
+        scale: and multiplied by this.
+        p: stop when the chosen ones reach this probability; 0 for never.
+        num_groups: groups of experts, of which `groups_kept` may be used.
+        groups_kept: as many as there are groups for no limit.
+        threads: of a block.
+    """
+
+    num_experts: int
+    num_slots: int
+    score: int = SOFTMAX
+    choose_by_score: bool = False
+    renormalise: bool = False
+    scale: float = 1.0
+    p: float = 0.0
+    num_groups: int = 1
+    groups_kept: int = 1
+    threads: int = 128
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that look after one token: a power of two, so that a warp holds whole tokens."""
+        return min(32, 1 << (self.num_experts - 1).bit_length())
+
+    @property
+    def tokens_per_block(self) -> int:
+        """Tokens of a block."""
+        return self.threads // self.lanes
+
+
+def config_of(router: Router, num_experts: int) -> Config:
+    """The compile-time constants of a router whose tokens choose.
+
+    Raises:
+        RoutingError: the settings do not fit the experts, or there are more slots or groups than lanes.
+    """
+    router.validate(num_experts)
+    config = Config(num_experts, router.num_slots(num_experts))
+    if isinstance(router, Switch):
+        router = router.top_1
+    if isinstance(router, TopK):
+        config = Config(num_experts, router.k, renormalise=router.renormalise)
+    elif isinstance(router, TopP):
+        config = Config(num_experts, router.most, renormalise=router.renormalise, p=router.p)
+    elif isinstance(router, Sinkhorn):
+        config = Config(num_experts, router.k, score=SIGMOID if router.k == 1 else SOFTMAX)
+    elif isinstance(router, DeepSeek):
+        config = Config(
+            num_experts,
+            router.k,
+            score=SIGMOID,
+            choose_by_score=True,
+            renormalise=True,
+            scale=router.scale,
+            num_groups=router.num_groups,
+            groups_kept=router.groups_kept,
+        )
+    else:
+        raise RoutingError(f"{type(router).__name__} has no kernel in which tokens choose")
+    if config.num_slots > MOST_SLOTS or config.num_groups > 32:
+        raise RoutingError(
+            f"{config.num_slots} slots and {config.num_groups} groups: the kernels take 32 of each at most"
+        )
+    return config
+
+
+@inlined
+def power(value):
+    """Exp of a float32."""
+    return math.exp(value)
+
+
+@inlined
+def sigmoid(value):
+    """1 / (1 + exp(-value)); nothing overflows on the way."""
+    small = power(-abs(value))
+    if value >= float32(0):
+        return float32(1) / (float32(1) + small)
+    return small / (float32(1) + small)
+
+
+@cache
+def make_choose_token(config: Config) -> Any:
+    """Make the device function `choose_token(logits, bias, token, num_tokens, s_choice, experts, weights)`.
+
+    All lanes of a warp call it, `config.lanes` of them with the same token; a token from num_tokens on
+    does nothing.  s_choice is a row of shared memory, float32 [E], where there are groups.
+    """
+    E, k, lanes = config.num_experts, config.num_slots, config.lanes
+    per_lane = -(-E // lanes)  # expert i * lanes + lane is in this lane's element i
+    group_size, num_groups, groups_kept = E // config.num_groups, config.num_groups, config.groups_kept
+    grouped = groups_kept < num_groups
+    by_score, renormalise, softmax = config.choose_by_score, config.renormalise, config.score == SOFTMAX
+    scale, p, dynamic = np.float32(config.scale), np.float32(config.p), config.p > 0
+    smallest = np.float32(SMALLEST_SUM)
+    minus_infinity = -INFINITY
+
+    @inlined
+    def across_max(value):
+        distance = lanes >> 1
+        while distance > 0:
+            value = max(value, cuda.shfl_xor_sync(ALL_LANES, value, distance))
+            distance >>= 1
+        return value
+
+    @inlined
+    def across_sum(value):
+        distance = lanes >> 1
+        while distance > 0:
+            value += cuda.shfl_xor_sync(ALL_LANES, value, distance)
+            distance >>= 1
+        return value
+
+    @inlined
+    def across_best(value, index):
+        """The largest value of a token's lanes, and its index; the lowest index among equals."""
+        distance = lanes >> 1
+        while distance > 0:
+            other = cuda.shfl_xor_sync(ALL_LANES, value, distance)
+            other_index = cuda.shfl_xor_sync(ALL_LANES, index, distance)
+            if other > value or (other == value and other_index < index):
+                value, index = other, other_index
+            distance >>= 1
+        return value, index
+
+    @inlined
+    def keep_best_groups(s_choice, lane):
+        """A bit for each group of experts that may be used: the best by the sum of their two best."""
+        first, second = float32(minus_infinity), float32(minus_infinity)
+        if lane < num_groups:
+            for i in range(group_size):
+                # why + lane: else all lanes would read the same bank of shared memory.
+                value = s_choice[lane * group_size + (i + lane) % group_size]
+                second = max(second, min(first, value))
+                first = max(first, value)
+        group_score = first
+        if group_size > 1:
+            group_score = first + second
+        kept = int32(0)
+        for _ in range(groups_kept):
+            _, group = across_best(group_score, int32(lane))
+            kept |= int32(1) << group
+            if group == lane:
+                group_score = float32(minus_infinity)
+        return kept
+
+    @inlined
+    def choose_token(logits, bias, token, num_tokens, s_choice, experts, weights):
+        r_logit = cuda.local.array(per_lane, float32)
+        r_choice = cuda.local.array(per_lane, float32)
+        lane = int32(cuda.threadIdx.x & (lanes - 1))
+        here = token < num_tokens
+
+        finite, largest = int32(1), float32(minus_infinity)
+        for i in range(per_lane):
+            expert = i * lanes + lane
+            r_logit[i] = float32(minus_infinity)
+            if here and expert < E:
+                logit = logits[token, expert]
+                if not abs(logit) < INFINITY:  # why not >=: NaN is neither
+                    finite = int32(0)
+                    logit = float32(0)
+                r_logit[i] = logit
+            largest = max(largest, r_logit[i])
+        finite = -across_max(-finite)
+        largest = across_max(largest)
+        if not here:
+            largest = float32(0)
+
+        total = float32(0)
+        for i in range(per_lane):
+            expert = i * lanes + lane
+            r_choice[i] = float32(minus_infinity)
+            if here and expert < E:
+                r_choice[i] = r_logit[i]
+                if softmax:
+                    total += power(r_logit[i] - largest)
+                if by_score:
+                    r_choice[i] = sigmoid(r_logit[i])
+                r_choice[i] += bias[expert]
+        total = across_sum(total)
+
+        if grouped:
+            for i in range(per_lane):
+                if i * lanes + lane < E:
+                    s_choice[i * lanes + lane] = r_choice[i]
+            cuda.syncwarp()  # why: a lane looks at a whole group, and other lanes wrote it
+            kept = keep_best_groups(s_choice, lane)
+            cuda.syncwarp()  # why: the next token may not overwrite what a slow lane still reads
+            for i in range(per_lane):
+                if not (kept >> ((i * lanes + lane) // group_size)) & 1:
+                    r_choice[i] = float32(minus_infinity)
+
+        my_expert, my_weight = int32(NO_EXPERT), float32(0)
+        chosen_sum, reached = float32(0), float32(0)
+        for slot in range(k):
+            value, index = float32(minus_infinity), int32(E)
+            for i in range(per_lane):
+                if r_choice[i] > value:
+                    value, index = r_choice[i], int32(i * lanes + lane)
+            _, index = across_best(value, index)
+            logit = float32(0)
+            for i in range(per_lane):
+                if i * lanes + lane == index:
+                    logit = r_logit[i]
+                    r_choice[i] = float32(minus_infinity)  # taken
+            owner = (cuda.threadIdx.x & 31 & ~(lanes - 1)) | (index & (lanes - 1))
+            logit = cuda.shfl_sync(ALL_LANES, logit, owner)
+            weight = float32(0)
+            if softmax:
+                weight = power(logit - largest)
+                if not renormalise:
+                    weight /= total
+            else:
+                weight = sigmoid(logit)
+            if not dynamic or slot == 0 or reached < p:
+                chosen_sum += weight
+                if lane == slot:
+                    my_expert, my_weight = index, weight
+            if dynamic:
+                if renormalise:
+                    reached += weight / total
+                else:
+                    reached += weight
+        if renormalise:
+            if softmax:
+                my_weight = my_weight / chosen_sum
+            else:
+                my_weight = my_weight / (chosen_sum + smallest) * scale
+
+        if here and lane < k:
+            if finite == 0:
+                my_expert, my_weight = int32(NOT_FINITE), float32(0)
+            experts[token, lane] = my_expert
+            weights[token, lane] = my_weight
+
+    return choose_token
+
+
+@cache
+def make_choose(config: Config) -> Any:
+    """Experts and weights [T, k] of logits [T, E], with a bias [E] for the choice alone."""
+    choose_token = make_choose_token(config)
+    lanes, tokens_per_block = config.lanes, config.tokens_per_block
+    shared_rows = tokens_per_block if config.groups_kept < config.num_groups else 1
+    E = config.num_experts
+
+    @cuda.jit
+    def choose_kernel(logits, bias, experts, weights):
+        s_choice = cuda.shared.array((shared_rows, E), float32)
+        place = cuda.threadIdx.x // lanes
+        token = cuda.blockIdx.x * tokens_per_block + place
+        row = s_choice[place % shared_rows]
+        choose_token(logits, bias, token, logits.shape[0], row, experts, weights)
+
+    return choose_kernel
+
+
+@cache
+def make_score(num_experts: int) -> Any:
+    """Probabilities by expert, [E, T], of logits [T, E]; a thread looks after a token.
+
+    A token that is not finite gets the probability -1, below all others, and is marked in experts [T, E];
+    all other slots are set to `NO_EXPERT` with weight 0, for `select` to fill.
+    """
+    E = num_experts
+
+    @cuda.jit
+    def score_kernel(logits, probabilities, experts, weights):
+        token = cuda.grid(1)
+        if token >= logits.shape[0]:
+            return
+        finite, largest = True, float32(-INFINITY)
+        for expert in range(E):
+            logit = logits[token, expert]
+            finite = finite and abs(logit) < INFINITY
+            largest = max(largest, logit)
+        total = float32(0)
+        if finite:
+            for expert in range(E):
+                total += power(logits[token, expert] - largest)
+        for expert in range(E):
+            probability, mark = float32(-1), int32(NOT_FINITE)
+            if finite:
+                probability, mark = power(logits[token, expert] - largest) / total, int32(NO_EXPERT)
+            probabilities[expert, token] = probability
+            experts[token, expert] = mark
+            weights[token, expert] = float32(0)
+
+    return score_kernel
+
+
+BINS = 256  # of one pass: a byte of the 32 bits of a key
+
+
+@cache
+def make_threshold(threads: int) -> Any:
+    """Make the device function that finds the key which separates the largest keys from the others.
+
+    A radix select: four passes over a byte each, highest first, count the keys that agree so far.  Integers
+    add up to the same counts in any order, so the result does not depend on who is first.
+    """
+
+    @inlined
+    def threshold(keys, num_keys, wanted, s_bins, s_state):
+        """Key of the wanted-th largest of non-negative keys, and how many keys equal to it are needed.
+
+        All threads of the block call it; 1 <= wanted <= num_keys.
+        """
+        tid = cuda.threadIdx.x
+        found, needed = int32(0), int32(wanted)
+        for step in range(4):
+            shift = 24 - 8 * step
+            for b in range(tid, BINS, threads):
+                s_bins[b] = 0
+            cuda.syncthreads()  # why: nobody may count before all bins are zero
+            for i in range(tid, num_keys, threads):
+                key = keys[i]
+                if step == 0 or key >> (shift + 8) == found:
+                    cuda.atomic.add(s_bins, (key >> shift) & 255, 1)
+            cuda.syncthreads()  # why: the counts must be complete
+            if tid < 32:  # a lane sums eight bins, and the one that holds the wanted key finds it
+                highest = 255 - 8 * tid
+                count = int32(0)
+                for b in range(8):
+                    count += s_bins[highest - b]
+                above = scan_warp(count) - count
+                if above < needed <= above + count:
+                    b = highest
+                    while above + s_bins[b] < needed:
+                        above += s_bins[b]
+                        b -= 1
+                    s_state[0], s_state[1] = (found << 8) | b, needed - above
+            cuda.syncthreads()  # why: one lane has found it, all go on with it
+            found, needed = s_state[0], s_state[1]
+        return found, needed
+
+    return threshold
+
+
+@cache
+def make_rank_in_block(threads: int) -> Any:
+    """Make the device function that ranks the threads for which something holds."""
+    num_warps = threads // 32
+
+    @inlined
+    def rank_in_block(holds, s_counts):
+        """How many threads before this one it holds for, and for how many of the block; all call it."""
+        lane, warp = cuda.threadIdx.x & 31, cuda.threadIdx.x >> 5
+        votes = cuda.ballot_sync(ALL_LANES, holds)
+        if lane == 0:
+            s_counts[warp] = cuda.popc(votes)
+        cuda.syncthreads()  # why: a thread needs the counts of all warps
+        rank, total = int32(cuda.popc(votes & ((1 << lane) - 1))), int32(0)
+        for other in range(num_warps):
+            if other < warp:
+                rank += s_counts[other]
+            total += s_counts[other]
+        cuda.syncthreads()  # why: the next call overwrites the counts
+        return rank, total
+
+    return rank_in_block
+
+
+@cache
+def make_select(threads: int) -> Any:
+    """Expert choice: each expert, a block, takes the tokens with its largest probabilities.
+
+    probabilities [E, T] are those of `score`; keys int32 [E, T] is scratch.  Writes slot e of experts and
+    weights [T, E] for every token that expert e takes.
+    """
+    threshold, rank_in_block = make_threshold(threads), make_rank_in_block(threads)
+    num_warps = threads // 32
+
+    @cuda.jit
+    def select_kernel(probabilities, wanted, keys, experts, weights):
+        s_bins = cuda.shared.array(BINS, int32)
+        s_state = cuda.shared.array(2, int32)
+        s_counts = cuda.shared.array(num_warps, int32)
+        tid, expert, num_tokens = cuda.threadIdx.x, cuda.blockIdx.x, probabilities.shape[1]
+        my_keys = keys[expert]
+        for token in range(tid, num_tokens, threads):
+            # The bits of floats from zero up are in the order of the floats.  why + 1: zero is for tokens
+            # that nobody may take.
+            key = int32(0)
+            if probabilities[expert, token] >= float32(0):
+                key = int32(as_word(probabilities[expert, token])) + 1
+            my_keys[token] = key
+        cuda.syncthreads()  # why: every thread reads keys that others wrote
+        least, num_equal = threshold(my_keys, num_tokens, wanted, s_bins, s_state)
+
+        before = int32(0)
+        for first in range(0, num_tokens, threads):  # in order: among equals, the first tokens are taken
+            token = first + tid
+            key = int32(0)
+            if token < num_tokens:
+                key = my_keys[token]
+            rank, total = rank_in_block(key == least, s_counts)
+            if key > 0 and (key > least or (key == least and before + rank < num_equal)):
+                experts[token, expert] = expert
+                weights[token, expert] = probabilities[expert, token]
+            before += total
+
+    return select_kernel
+
+
+@cache
+def make_drop(threads: int) -> Any:
+    """Capacity by weight: each expert, a block, keeps the slots with its largest weights, in place.
+
+    offsets [E + 1] and source [rows] are those of a permutation without capacity; keys int32 [rows] is
+    scratch.  A dropped slot loses its expert in experts [T * k] and its weight in weights [T * k].
+    """
+    threshold, rank_in_block = make_threshold(threads), make_rank_in_block(threads)
+    num_warps = threads // 32
+
+    @cuda.jit
+    def drop_kernel(offsets, source, capacity, keys, experts, weights):
+        s_bins = cuda.shared.array(BINS, int32)
+        s_state = cuda.shared.array(2, int32)
+        s_counts = cuda.shared.array(num_warps, int32)
+        tid, start = cuda.threadIdx.x, offsets[cuda.blockIdx.x]
+        count = offsets[cuda.blockIdx.x + 1] - start
+        if count <= capacity:
+            return
+        my_keys = keys[start : start + count]
+        for row in range(tid, count, threads):
+            my_keys[row] = int32(as_word(weights[source[start + row]]))
+        cuda.syncthreads()  # why: every thread reads keys that others wrote
+        least, num_equal = int32(LARGEST_EXTENT), int32(0)
+        if capacity > 0:
+            least, num_equal = threshold(my_keys, count, capacity, s_bins, s_state)
+
+        before = int32(0)
+        for first in range(0, count, threads):
+            row = first + tid
+            key = int32(LARGEST_EXTENT)
+            if row < count:
+                key = my_keys[row]
+            rank, total = rank_in_block(key == least, s_counts)
+            if row < count and (key < least or (key == least and before + rank >= num_equal)):
+                experts[source[start + row]] = int32(NO_EXPERT)
+                weights[source[start + row]] = float32(0)
+            before += total
+
+    return drop_kernel
+
+
+@cache
+def make_balance_rows(num_experts: int, threads: int) -> Any:
+    """One half of a Sinkhorn round: partial [num_blocks, E + 1], the column sums of the scaled rows.
+
+    A row is scaled to add up to 1.  Column E counts the finite tokens.  factors [E] are those of the last
+    round; in the first one they are 1.
+    """
+    E, lanes = num_experts, Config(num_experts, 1).lanes
+    per_lane, tokens_per_block = -(-E // lanes), threads // lanes
+    columns, least = E + 1, np.float32(LEAST_EXPONENT)
+
+    @cuda.jit
+    def balance_rows_kernel(logits, factors, is_first, partial):
+        s_sums = cuda.shared.array((tokens_per_block, columns), float32)
+        r_power = cuda.local.array(per_lane, float32)
+        r_sum = cuda.local.array(per_lane, float32)
+        tid = cuda.threadIdx.x
+        lane, place = tid & (lanes - 1), tid // lanes
+        num_finite = float32(0)
+        for i in range(per_lane):
+            r_sum[i] = float32(0)
+        step = cuda.gridDim.x * tokens_per_block
+        for first in range(cuda.blockIdx.x * tokens_per_block, logits.shape[0], step):
+            token = first + place
+            finite, largest = int32(token < logits.shape[0]), float32(-INFINITY)
+            for i in range(per_lane):
+                expert = i * lanes + lane
+                r_power[i] = float32(-INFINITY)
+                if token < logits.shape[0] and expert < E:
+                    r_power[i] = logits[token, expert]
+                    if not abs(r_power[i]) < INFINITY:
+                        finite = int32(0)
+                largest = max(largest, r_power[i])
+            for distance in (16, 8, 4, 2, 1):
+                if distance < lanes:
+                    largest = max(largest, cuda.shfl_xor_sync(ALL_LANES, largest, distance))
+                    finite = min(finite, cuda.shfl_xor_sync(ALL_LANES, finite, distance))
+            total = float32(0)
+            for i in range(per_lane):
+                expert = i * lanes + lane
+                if finite and expert < E:
+                    r_power[i] = power(max(r_power[i] - largest, least))
+                    if not is_first:
+                        r_power[i] *= factors[expert]
+                    total += r_power[i]
+            for distance in (16, 8, 4, 2, 1):
+                if distance < lanes:
+                    total += cuda.shfl_xor_sync(ALL_LANES, total, distance)
+            if finite:
+                num_finite += float32(1)
+                for i in range(per_lane):
+                    if i * lanes + lane < E:
+                        r_sum[i] += r_power[i] / total
+        for i in range(per_lane):
+            if i * lanes + lane < E:
+                s_sums[place, i * lanes + lane] = r_sum[i]
+        if lane == 0:
+            s_sums[place, E] = num_finite
+        cuda.syncthreads()  # why: a column is summed over what all threads have written
+        for column in range(tid, columns, threads):
+            total = float32(0)
+            for other in range(tokens_per_block):
+                total += s_sums[other, column]
+            partial[cuda.blockIdx.x, column] = total
+
+    return balance_rows_kernel
+
+
+@cuda.jit
+def balance_columns(partial, is_first, factors, bias):
+    """The other half of a round, one block: factors [E] that make the columns equal, and their logarithms.
+
+    What the rows have summed already holds the old factors, so the new ones are corrections to them.
+    """
+    E = factors.shape[0]
+    for expert in range(cuda.threadIdx.x, E, cuda.blockDim.x):
+        column, num_finite = float32(0), float32(0)
+        for block in range(partial.shape[0]):
+            column += partial[block, expert]
+            num_finite += partial[block, E]
+        factor = float32(1)
+        if not is_first:
+            factor = factors[expert]
+        if num_finite > float32(0):
+            factor *= num_finite / float32(E) / column
+        factors[expert] = factor
+        bias[expert] = math.log(factor)
+
+
+@cuda.jit
+def update_bias_kernel(counts, rate, bias):
+    """`balance.update_bias` in place, one block: bias float32 [E], counts int32 [E] and more."""
+    E = bias.shape[0]
+    for expert in range(cuda.threadIdx.x, E, cuda.blockDim.x):
+        total = int32(0)
+        for other in range(E):
+            total += counts[other]
+        distance = total - E * counts[expert]
+        if distance > 0:
+            bias[expert] += rate
+        elif distance < 0:
+            bias[expert] -= rate
+
+
+TOKENS, EXPERTS = 4, 8  # of a warp of `project`: 32 sums, one for each lane to write
+
+
+@cache
+def make_project_tokens(dtype: str, vector: bool) -> Any:
+    """Make the device function with which a warp projects four tokens, eight experts at a time.
+
+    x is in units (see `permute.make_units`), w float32 [E, D].  Each lane sums every 32nd unit, and the
+    lanes add up in a fixed order.
+    """
+    load, _ = make_units(dtype, vector)
+    width, add, _ = make_sums(dtype, vector)
+    room = max(width, 2)
+    width = width if vector else 1  # an element alone fills half a word
+    step = 4 if vector else 1  # elements of w per load
+    num_x, num_sums = TOKENS * width, TOKENS * EXPERTS
+
+    @inlined
+    def project_tokens(x, w, num_units, first, stop, logits):
+        r_x = cuda.local.array(num_x, float32)
+        r_values = cuda.local.array(room, float32)
+        r_w = cuda.local.array(4, float32)
+        r_sum = cuda.local.array(num_sums, float32)
+        lane, E = cuda.threadIdx.x & 31, logits.shape[1]
+        for first_expert in range(0, E, EXPERTS):
+            for i in range(num_sums):
+                r_sum[i] = float32(0)
+            for unit in range(lane, num_units, 32):
+                for t in range(TOKENS):
+                    for v in range(room):
+                        r_values[v] = float32(0)
+                    add(r_values, load(x, min(first + t, stop - 1), unit, True), float32(1))
+                    for v in range(width):
+                        r_x[t * width + v] = r_values[v]
+                for e in range(EXPERTS):
+                    expert = min(first_expert + e, E - 1)
+                    for v in range(0, width, step):
+                        if vector:
+                            four = ld_global_v4_f32(address_of(w, (expert, unit * width + v)), True)
+                            r_w[0], r_w[1], r_w[2], r_w[3] = four
+                        else:
+                            r_w[0] = w[expert, unit]
+                        for i in range(step):
+                            for t in range(TOKENS):
+                                r_sum[t * EXPERTS + e] += r_x[t * width + v + i] * r_w[i]
+            mine = float32(0)
+            for i in range(num_sums):
+                total = r_sum[i]
+                for distance in (16, 8, 4, 2, 1):
+                    total += cuda.shfl_xor_sync(ALL_LANES, total, distance)
+                if lane == i:
+                    mine = total
+            token, expert = first + lane // EXPERTS, first_expert + lane % EXPERTS
+            if token < stop and expert < E:
+                logits[token, expert] = mine
+
+    return project_tokens
+
+
+@cache
+def make_project(dtype: str, vector: bool, threads: int) -> Any:
+    """Logits [T, E] = x [T, D] @ w [E, D].T, a warp for every four tokens."""
+    project_tokens = make_project_tokens(dtype, vector)
+
+    @cuda.jit(launch_bounds=(threads, 3))  # why 3: with 4, its registers spill
+    def project_kernel(x, w, num_units, logits):
+        first = (cuda.blockIdx.x * (threads // 32) + (cuda.threadIdx.x >> 5)) * TOKENS
+        if first < logits.shape[0]:
+            project_tokens(x, w, num_units, first, logits.shape[0], logits)
+
+    return project_kernel
+
+
+@dataclass
+class PreparedRouter:
+    """A router on one array of logits, ready to be launched; everything is on the device.
+
+    Attributes:
+        router: what it was made from.
+        num_experts: E.
+        experts: int32 [T, k].
+        weights: float32 [T, k].
+        bias: float32 [E], added for the choice only; a `DeepSeek` router's may be changed between launches.
+        capacity: what to give to `prepare_permutation`.
+        parts: the launches, by name, in order.
+    """
+
+    router: Router
+    num_experts: int
+    experts: Any
+    weights: Any
+    bias: Any
+    capacity: int | None
+    parts: Mapping[str, Part]
+
+    def __call__(self, stream: Any = None) -> None:
+        """Enqueue all parts, in order; allocates nothing."""
+        for part in self.parts.values():
+            part(stream)
+
+    def read(self) -> Routing:
+        """Wait for the device and fetch the routing."""
+        cuda.synchronize()
+        return Routing(self.experts.copy_to_host(), self.weights.copy_to_host(), self.num_experts)
+
+
+def prepare_router(router: Router, logits: Any, bias: Any = None) -> PreparedRouter:
+    """Allocate what a router writes and prepare its launches.
+
+    Args:
+        router: any of `router`.
+        logits: float32 [T, E], host or device; read anew by every launch.
+        bias: float32 [E] for `DeepSeek`, host or device; None for zeros.
+
+    Raises:
+        RoutingError: the router does not fit the experts, or logits or bias have a wrong shape or dtype.
+    """
+    logits = to_device(logits)
+    if logits.ndim != 2 or logits.dtype != np.float32:
+        raise RoutingError(f"logits must be float32 [T, E], got {logits.dtype} {tuple(logits.shape)}")
+    num_tokens, num_experts = logits.shape
+    router.validate(num_experts)
+    if bias is not None and not isinstance(router, DeepSeek):
+        raise RoutingError(f"{type(router).__name__} has no bias")
+    bias = to_device(np.zeros(num_experts, np.float32) if bias is None else bias)
+    if tuple(bias.shape) != (num_experts,) or bias.dtype != np.float32:
+        raise RoutingError(f"the bias must be float32 [{num_experts}], got {bias.dtype} {tuple(bias.shape)}")
+    shape = (num_tokens, router.num_slots(num_experts))
+    experts, weights = cuda.device_array(shape, np.int32), cuda.device_array(shape, np.float32)
+    if not num_tokens:
+        parts: dict[str, Part] = {}
+    elif isinstance(router, ExpertChoice):
+        parts = _expert_choice(router, logits, experts, weights)
+    else:
+        parts = _balance(router, logits, bias) if isinstance(router, Sinkhorn) else {}
+        config = config_of(router, num_experts)
+        num_blocks = -(-num_tokens // config.tokens_per_block)
+        arguments = (logits, bias, experts, weights)
+        parts["choose"] = Launch(make_choose(config), num_blocks, config.threads, arguments)
+    capacity = router.capacity(num_tokens, num_experts)
+    return PreparedRouter(router, num_experts, experts, weights, bias, capacity, parts)
+
+
+def _expert_choice(router: ExpertChoice, logits: Any, experts: Any, weights: Any) -> dict[str, Part]:
+    num_tokens, num_experts = logits.shape
+    probabilities = cuda.device_array((num_experts, num_tokens), np.float32)
+    keys = cuda.device_array((num_experts, num_tokens), np.int32)
+    wanted = np.int32(router.tokens_per_expert(num_tokens, num_experts))
+    threads = _threads(512)
+    by_token = (logits, probabilities, experts, weights)
+    by_expert = (probabilities, wanted, keys, experts, weights)
+    return {
+        "score": Launch(make_score(num_experts), -(-num_tokens // 128), 128, by_token),
+        "select": Launch(make_select(threads), num_experts, threads, by_expert),
+    }
+
+
+def _balance(router: Sinkhorn, logits: Any, bias: Any) -> dict[str, Part]:
+    num_tokens, num_experts = logits.shape
+    threads = 128
+    kernel = make_balance_rows(num_experts, threads)
+    num_blocks = min(64, -(-num_tokens // (threads // Config(num_experts, 1).lanes)))
+    factors = cuda.device_array(num_experts, np.float32)
+    partial = cuda.device_array((num_blocks, num_experts + 1), np.float32)
+    parts: dict[str, Part] = {}
+    for number in range(router.rounds):
+        is_first = np.int32(number == 0)
+        parts[f"rows {number}"] = Launch(kernel, num_blocks, threads, (logits, factors, is_first, partial))
+        parts[f"columns {number}"] = Launch(balance_columns, 1, 128, (partial, is_first, factors, bias))
+    return parts
+
+
+def prepare_drop_by_weight(
+    routed: PreparedRouter, order: PreparedPermutation, capacity: int
+) -> Launch | None:
+    """Prepare the capacity policy that keeps an expert's heaviest slots: `routing.drop_by_weight`, in place.
+
+    Run the router, `order`, this, and then a second permutation: the first says who wants an expert, the
+    second has the rows of those who get it.
+
+    Args:
+        routed: whose experts and weights are changed.
+        order: a permutation of its experts, without capacity.
+        capacity: the most slots of an expert.
+
+    Returns:
+        The launch; None where there is nothing to drop from.
+
+    Raises:
+        RoutingError: the capacity is negative, or the permutation has one already.
+    """
+    if capacity < 0:
+        raise RoutingError(f"the capacity is {capacity}: use 0 or more")
+    if order.capacity != LARGEST_EXTENT or order.padded:
+        raise RoutingError("dropping by weight needs a permutation in which every slot still has a row")
+    if not order.max_rows:
+        return None
+    total = order.max_rows
+    keys, threads = cuda.device_array(total, np.int32), _threads(512)
+    flat = (routed.experts.reshape(total), routed.weights.reshape(total))
+    arguments = (order.offsets, order.source, np.int32(min(capacity, LARGEST_EXTENT)), keys, *flat)
+    return Launch(make_drop(threads), routed.num_experts, threads, arguments)
+
+
+def prepare_update_bias(bias: Any, counts: Any, rate: float = 1e-3) -> Launch:
+    """Prepare DeepSeek-V3's update of a bias, in place: `balance.update_bias`.
+
+    Args:
+        bias: float32 [E] on the device.
+        counts: int32 [E] on the device, `PreparedPermutation.counts` of a permutation without capacity.
+        rate: how far.
+    """
+    return Launch(update_bias_kernel, 1, 128, (counts, np.float32(rate), bias))
+
+
+def prepare_project(x: Any, w: Any, logits: Any = None) -> tuple[Launch | None, Any]:
+    """Prepare the router's projection, logits = x @ w.T with float32 weights and sums.
+
+    Args:
+        x: [T, D], host or device: float32, float16 or bfloat16.
+        w: float32 [E, D], host or device.
+        logits: float32 [T, E] on the device, None to allocate it.
+
+    Returns:
+        The launch (None without tokens), and logits.
+
+    Raises:
+        ProblemError: shapes or dtypes do not match.
+    """
+    x, w = to_device(x), to_device(w)
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or not x.shape[1]:
+        raise ProblemError(
+            f"x must be [T, D] and w [E, D] with the same D, got {tuple(x.shape)} and {tuple(w.shape)}"
+        )
+    if w.dtype != np.float32:
+        raise ProblemError(f"the router's weights are {w.dtype}: it computes in float32 whatever x is")
+    if logits is None:
+        logits = cuda.device_array((x.shape[0], w.shape[0]), np.float32)
+    if tuple(logits.shape) != (x.shape[0], w.shape[0]) or logits.dtype != np.float32:
+        raise ProblemError(f"logits must be float32 {(x.shape[0], w.shape[0])}")
+    dtype, vector, num_units = units_of(x, x, w)
+    if DTYPES[dtype].itemsize < 2:
+        raise ProblemError(f"x is {dtype}: the router computes from 16 or 32 bits")
+    if not x.shape[0]:
+        return None, logits
+    threads = 128
+    num_blocks = -(-x.shape[0] // (TOKENS * threads // 32))
+    kernel = make_project(dtype, vector, threads)
+    return Launch(kernel, num_blocks, threads, (as_units(x, vector), w, num_units, logits)), logits
+
+
+def _threads(on_gpu: int) -> int:
+    return on_gpu if device.choose().is_gpu else 64
