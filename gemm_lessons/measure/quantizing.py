@@ -1,0 +1,136 @@
+"""How fast is quantising, next to a copy of as many bytes?
+
+    python -m gemm_lessons.measure.quantizing           on a GPU: writes measure/studies/quantize-DEVICE.json
+
+Each kernel is timed by the protocol of `timing`, as is a device-to-device copy that reads and writes as many
+bytes together.  The result is then compared with NumPy, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gemm_lessons import device
+from gemm_lessons.launch import to_device
+from gemm_lessons.measure.machine import machine
+from gemm_lessons.measure.results import now
+from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
+from gemm_lessons.problem import DTYPES
+from gemm_lessons.quantize import ROW_BLOCK, WEIGHT_BLOCK, quantize
+from gemm_lessons.quantize_kernels import prepare
+
+FOLDER = Path(__file__).parent / "studies"
+COMMAND = "python -m gemm_lessons.measure.quantizing"
+
+SHAPES = (  # name, shape, block
+    ("tokens of S", (1060, 2048), ROW_BLOCK),
+    ("tokens of S-x16", (16960, 2048), ROW_BLOCK),
+    ("8192 tokens, K = 7168", (8192, 7168), ROW_BLOCK),
+    ("65536 tokens, K = 7168", (65536, 7168), ROW_BLOCK),
+    ("8192 tokens, K = 7160", (8192, 7160), ROW_BLOCK),  # the last block has 120 columns
+    ("weights of S", (8, 2048, 2048), WEIGHT_BLOCK),
+    ("weights of 8 experts, gate and up", (8, 4096, 7168), WEIGHT_BLOCK),
+)
+MOST_COMPARED = 2**24  # elements that NumPy quantises again; of larger arrays, the first rows
+
+
+@dataclass(frozen=True)
+class Line:
+    """One shape, timed.
+
+    Attributes:
+        name: of the shape.
+        shape: of x.
+        dtype: of x.
+        kernel: "rows", "tiles" or "plain".
+        median_us: of quantising.
+        copy_us: of a copy that reads and writes as many bytes.
+        bytes: that must move: x, its values and its scales.
+        gb_per_s: these bytes over the time.
+        percent_of_copy: speed over that of the copy, 0 to 100.
+        right: equal to NumPy, bit for bit.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    kernel: str
+    median_us: float
+    copy_us: float
+    bytes: int
+    gb_per_s: float
+    percent_of_copy: float
+    right: bool
+
+
+def measure(
+    gpu: CudaGpu, name: str, shape: tuple[int, ...], block: tuple[int, int], dtype: str, kernel: str | None
+) -> Line:
+    """Time one kernel on one shape, and compare its result with NumPy."""
+    rng = np.random.default_rng(0)
+    few = max(1, min(shape[-2], MOST_COMPARED // shape[-1]) // block[0] * block[0])
+    part = rng.standard_normal((few, shape[-1]), dtype=np.float32).astype(DTYPES[dtype])
+    x = to_device(np.resize(part, shape))
+    prepared = prepare(x, block, kernel=kernel)
+    timing = time_calls([prepared], gpu, Rules())
+    moved = x.dtype.itemsize * int(np.prod(shape)) + int(np.prod(shape)) + 4 * prepared.out.scales.size
+    copied = time_calls([_copy(gpu, moved // 2)], gpu, Rules())
+    want = quantize(part, block)
+    got = prepared.out.values.view(np.uint8).copy_to_host().reshape(-1, shape[-1])[:few]
+    scales = prepared.out.scales.copy_to_host().reshape(-1, want.scales.shape[-1])[: len(want.scales)]
+    right = bool((got == want.values.view(np.uint8)).all() and (scales == want.scales).all())
+    return Line(
+        name, shape, dtype, prepared.kernel, timing.median_us, copied.median_us, moved,
+        moved / timing.median_us / 1e3, 100 * copied.median_us / timing.median_us, right,
+    )  # fmt: skip
+
+
+def _copy(gpu: CudaGpu, num_bytes: int) -> Any:
+    """A call that copies so many bytes from one place of device memory to another."""
+    from cuda.bindings import driver
+    from numba import cuda
+
+    arrays = [cuda.device_array(num_bytes, np.uint8) for _ in range(2)]
+    target, source = (array.__cuda_array_interface__["data"][0] for array in arrays)
+
+    def copy(stream: Any, keep: Any = arrays) -> None:
+        gpu.ask(driver.cuMemcpyDtoDAsync, target, source, num_bytes, int(stream))
+
+    return copy
+
+
+def main() -> None:
+    """Measure every shape in both dtypes and write the result down."""
+    gpu = CudaGpu()
+    lines = [
+        measure(gpu, name, shape, block, dtype, None)
+        for name, shape, block in SHAPES
+        for dtype in ("bfloat16", "float32")
+    ]
+    name, shape, block = SHAPES[2]
+    lines.append(measure(gpu, name, shape, block, "bfloat16", "plain"))
+    record = {
+        "command": COMMAND,
+        "machine": machine(),
+        "date": now(),
+        "protocol": Rules().describe(),
+        "lines": [asdict(line) for line in lines],
+    }
+    path = FOLDER / f"quantize-{device.choose().name.removeprefix('NVIDIA ').split()[0].lower()}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for line in lines:
+        print(
+            f"{line.name:36} {line.dtype:9} {line.kernel:6} {line.median_us:8.1f} us {line.gb_per_s:7.0f} GB/s"
+            f" {line.percent_of_copy:5.1f} % of a copy  {'right' if line.right else 'WRONG'}"
+        )
+    if not all(line.right for line in lines):
+        raise SystemExit("a kernel's result differs from NumPy's")
+
+
+if __name__ == "__main__":
+    main()
