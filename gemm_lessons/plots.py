@@ -15,7 +15,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from gemm_lessons.measure.results import Record
 from gemm_lessons.problem import GroupedProblem
@@ -233,7 +232,6 @@ def _draw_timeline(axes: Any, timeline: Timeline, scale: float, shown: float) ->
     labelled = range(0, timeline.num_sms, max(1, timeline.num_sms // 8))
     axes.set_yticks([sm + 0.5 for sm in labelled], [str(sm) for sm in labelled])
     axes.set_ylabel("SM")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _unit(found: Sequence[Timeline]) -> tuple[float, str]:
