@@ -47,6 +47,14 @@ def test_any_number_of_stages(dtype, num_stages):
     prepared.check(inputs).raise_if_wrong(f"{dtype}, {num_stages} stages")
 
 
+@pytest.mark.parametrize("BK", [32, 64])
+def test_either_depth_of_a_slab(BK):
+    problem = problem_of((BM + 1, 3), 34, 104)
+    inputs = problem.inputs(4)
+    prepared = tensor_core.prepare(problem, replace(CONFIG, BK=BK, num_stages=2), inputs)
+    prepared.check(inputs).raise_if_wrong(f"BK = {BK}")
+
+
 @pytest.mark.parametrize("turing", [False, True])
 def test_staged_through_registers(turing):
     problem = problem_of((BM + 1, 3), 34, 104, "float16")

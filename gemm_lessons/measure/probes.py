@@ -10,13 +10,19 @@ from gemm_lessons import device
 
 device.choose()
 
-from numba import cuda, float32, int32, uint64  # noqa: E402  why late: the device is chosen first
+from numba import cuda, float32, int32, uint32, uint64  # noqa: E402  why late: the device is chosen first
+
+from gemm_lessons.ptx.matrix import mma_m16n8k16  # noqa: E402
 
 THREADS = 256
 BLOCKS_PER_SM = 8  # 2048 threads: as many as an SM of a data-center GPU holds
 READS = 8  # loads in flight per thread
 CHAINS = 8  # independent multiply-adds per thread: more than the latency of one
 FMA_UNROLL = 32
+MMA_CHAINS = 16  # independent tiles of a warp, as many as half of a 64 x 64 warp tile
+MMA_SUMS = 4 * MMA_CHAINS  # of a lane
+MMA_FLOPS = 2 * 16 * 8 * 16
+MMA_BLOCKS_PER_SM = 1  # of 8 warps, two for each tensor core
 
 
 @cuda.jit
@@ -51,3 +57,35 @@ def fma_kernel(rounds: Any, a: Any, b: Any, sink: Any) -> None:
     total = r0 + r1 + r2 + r3 + r4 + r5 + r6 + r7
     if total == float32(12345.0):  # never: see read_kernel
         sink[0] = np.uint64(1)
+
+
+def _make_mma_kernel(dtype: str) -> Any:
+    mma = mma_m16n8k16[dtype]
+
+    @cuda.jit(launch_bounds=(THREADS, MMA_BLOCKS_PER_SM))
+    def mma_kernel(rounds: Any, bits: Any, sink: Any) -> None:
+        """Multiply tiles in registers: rounds * MMA_CHAINS products of 16 x 8 x 16 per warp.
+
+        bits are operands, two numbers each; random ones, since zeros would cost the tensor cores less power.
+        """
+        lane = cuda.threadIdx.x
+        a0, a1, a2, a3 = bits[lane, 0], bits[lane, 1], bits[lane, 2], bits[lane, 3]
+        b0, b1 = bits[lane, 4], bits[lane, 5]
+        r_sum = cuda.local.array(MMA_SUMS, float32)
+        for i in range(MMA_SUMS):
+            r_sum[i] = float32(0.0)
+        for _ in range(int32(rounds)):
+            for i in range(MMA_CHAINS):
+                c0, c1, c2, c3 = r_sum[4 * i], r_sum[4 * i + 1], r_sum[4 * i + 2], r_sum[4 * i + 3]
+                c0, c1, c2, c3 = mma(a0, a1, a2, a3, b0, b1, c0, c1, c2, c3)
+                r_sum[4 * i], r_sum[4 * i + 1], r_sum[4 * i + 2], r_sum[4 * i + 3] = c0, c1, c2, c3
+        total = float32(0.0)
+        for i in range(MMA_SUMS):
+            total += r_sum[i]
+        if total == float32(12345.0):  # never: see read_kernel
+            sink[0] = uint32(1)
+
+    return mma_kernel
+
+
+mma_kernels = {dtype: _make_mma_kernel(dtype) for dtype in ("float16", "bfloat16")}

@@ -36,7 +36,8 @@ class Peaks:
     Attributes:
         copy_bytes_per_s: device-to-device copy, bytes read plus bytes written.
         read_bytes_per_s: reading alone.
-        flops_per_s: dtype -> multiplies plus adds; only what could be measured.
+        flops_per_s: dtype -> multiplies plus adds; only what could be measured.  "bfloat16, mma.sync" is what
+            that instruction reaches in registers, the limit of the step tensor_core.
         not_measured: dtype -> why there is no arithmetic peak.
     """
 
@@ -110,6 +111,9 @@ def measure(gpu: CudaGpu) -> Peaks:
     """Measure every limit of the chosen GPU."""
     flops, missing = _matmul_peaks(gpu)
     flops["float32"] = _fma_peak(gpu)
+    for dtype in ("float16", "bfloat16"):
+        if device.choose().compute_capability >= (8, 0):
+            flops[f"{dtype}, mma.sync"] = mma_peak(gpu, dtype)
     copy, read = _bandwidths(gpu)
     return Peaks(copy, read, flops, missing)
 
@@ -157,6 +161,25 @@ def _fma_peak(gpu: CudaGpu) -> float:
 
     flops = 2 * grid * probes.THREADS * rounds * probes.FMA_UNROLL * probes.CHAINS
     return _rate(flops, [multiply_add], gpu)
+
+
+def mma_peak(gpu: CudaGpu, dtype: str) -> float:
+    """FLOP/s of mma.sync m16n8k16 on registers alone, float16 or bfloat16."""
+    from numba import cuda
+
+    from gemm_lessons.measure import probes
+
+    rounds = 4000
+    grid = probes.MMA_BLOCKS_PER_SM * device.choose().num_sms
+    numbers = np.random.default_rng(0).standard_normal((probes.THREADS, 12)).astype(np.float16)
+    bits = cuda.to_device(numbers.view(np.uint32))
+    sink = cuda.to_device(np.zeros(1, np.uint32))
+
+    def multiply(stream: Any) -> None:
+        probes.mma_kernels[dtype][grid, probes.THREADS, stream](np.int32(rounds), bits, sink)
+
+    warps = grid * probes.THREADS // 32
+    return _rate(warps * rounds * probes.MMA_CHAINS * probes.MMA_FLOPS, [multiply], gpu)
 
 
 def _has_torch() -> bool:

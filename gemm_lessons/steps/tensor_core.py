@@ -5,8 +5,8 @@ Picture:
     shared  slab  --- ldmatrix, four 8 x 8 tiles ---->  registers of a warp       r_x, r_w
     registers     --- mma.sync 16 x 8 x 16 ---------->  registers of a warp       r_acc [WM, WN]
 
-    pieces of 16 bytes, swizzled: piece p of row r lies at p ^ (r / 2 % 4), so that the eight rows of an
-    8 x 8 tile lie in different banks        row 0 | 0 1 2 3 |   row 2 | 1 0 3 2 |   row 4 | 2 3 0 1 | ...
+    pieces of 16 bytes, swizzled: of four in a row r, piece p lies at p ^ (r / 2 % 4), so that the eight rows
+    of an 8 x 8 tile lie in different banks       row 0 | 0 1 2 3 |  row 2 | 1 0 3 2 |  row 4 | 2 3 0 1 | ...
 
 What changed: inputs are float16 or bfloat16, and one instruction of a whole warp does 16 x 8 x 16
 multiply-adds, its operands spread over the lanes as `ptx.matrix` draws them. Slabs keep K running fastest,
@@ -45,11 +45,8 @@ launch = launch_parts
 
 SIGNATURE = "void(uint16[:, ::1], uint16[:, :, ::1], int32[::1], int32[::1], uint16[:, ::1])"
 
-BK = 32  # K of a slab: four pieces a row
 PIECE = 8  # 16-bit values in 16 bytes
 PIECE_BYTES = 16
-ROW_BYTES = 2 * BK
-PIECES = BK // PIECE
 MMA_M, MMA_N, MMA_K = 16, 8, 16
 WARP = 32
 
@@ -60,6 +57,7 @@ class Config:
 
     Attributes:
         BM, BN: block tile, tokens and features.
+        BK: K of a slab, 32 or 64.
         WM, WN: warp tile.
         num_stages: slabs in shared memory.
         band: token tiles that run side by side, for the L2 cache; see `schedule.find_tile`.
@@ -71,6 +69,7 @@ class Config:
 
     BM: int = 128
     BN: int = 128
+    BK: int = 32
     WM: int = 64
     WN: int = 64
     num_stages: int = 4
@@ -86,9 +85,14 @@ class Config:
         return (self.BM // self.WM) * (self.BN // self.WN) * WARP
 
     @property
+    def pieces(self) -> int:
+        """Pieces of 16 bytes in a row of a slab."""
+        return self.BK // PIECE
+
+    @property
     def stage_bytes(self) -> int:
         """One slab of x and one of w."""
-        return (self.BM + self.BN) * ROW_BYTES
+        return (self.BM + self.BN) * self.pieces * PIECE_BYTES
 
     @property
     def shared_bytes(self) -> int:
@@ -105,9 +109,11 @@ class Config:
         require_power_of_two(BM=self.BM, BN=self.BN, WM=self.WM, WN=self.WN, band=self.band)
         if not (MMA_M <= self.WM <= self.BM and 2 * MMA_N <= self.WN <= self.BN):
             raise ConfigError(f"a warp tile of {self.WM} x {self.WN} does not fit: use 16 x 16 to BM x BN")
+        if self.BK not in (32, 64):
+            raise ConfigError(f"BK is {self.BK}: use 32 or 64")
         require_block_size(self.num_threads)
         for name, rows in (("BM", self.BM), ("BN", self.BN)):
-            if rows * PIECES % self.num_threads:
+            if rows * self.pieces % self.num_threads:
                 raise ConfigError(
                     f"{name} is {rows}: {self.num_threads} threads cannot share its pieces evenly"
                 )
@@ -141,8 +147,10 @@ def make_kernel(config: Config) -> Any:
 
     offsets and tile_offsets are exclusive prefix sums of each expert's tokens and tiles.
     """
-    BM, BN, WM, WN, band = config.BM, config.BN, config.WM, config.WN, config.band
+    BM, BN, BK, WM, WN, band = config.BM, config.BN, config.BK, config.WM, config.WN, config.band
     STAGES, THREADS, ASYNC, TURING = config.num_stages, config.num_threads, config.async_copies, config.turing
+    PIECES, ROW_BYTES = config.pieces, config.pieces * PIECE_BYTES
+    ROWS_IN_128_BYTES = 8 // PIECES  # they share a swizzle: together they fill all banks
     STAGE_BYTES, X_BYTES = config.stage_bytes, BM * ROW_BYTES
     X_PIECES, W_PIECES = BM * PIECES // THREADS, BN * PIECES // THREADS  # a thread's, of a slab
     TILES_M, TILES_N = WM // MMA_M, WN // MMA_N  # of a warp
@@ -156,7 +164,7 @@ def make_kernel(config: Config) -> Any:
     @inlined
     def piece_at(row, piece):
         """Where a piece of a row of a slab lies, in bytes."""
-        return row * ROW_BYTES + (piece ^ (row >> 1 & 3)) * PIECE_BYTES
+        return row * ROW_BYTES + (piece ^ (row // ROWS_IN_128_BYTES & PIECES - 1)) * PIECE_BYTES
 
     def make_copies(num_pieces):
         @inlined
@@ -335,7 +343,7 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
     output, y = guarded_output(problem)
     gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
     num_tiles = gemm.num_blocks if gemm else 0
-    flops = 2 * num_tiles * config.BM * config.BN * ceil_div(problem.K, BK) * BK
+    flops = 2 * num_tiles * config.BM * config.BN * ceil_div(problem.K, config.BK) * config.BK
     work = Work(launches=1 if gemm else 0, blocks=num_tiles, tiles=num_tiles, flops=flops)
     parts = {"gemm": gemm} if gemm else {}
     return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))
