@@ -37,33 +37,51 @@ def test_generated_parts_are_up_to_date():
 
 
 def test_a_block_holds_the_numbers_and_the_reasons():
-    text = readme.block(record())
+    text = readme.ladder_block(record())
     assert "| tiled | 10.0 | - | 30.0 | 60.0% | 15.0 | 1.50x | 3.00x | - | - |" in text
     assert "- torch: NOT RUN, torch is not installed" in text
     assert "NVIDIA Test, 2026-01-02" in text
 
 
 def test_without_results_there_are_no_numbers():
-    assert not re.search(r"\d", readme.block(None))
+    assert not re.search(r"\d", readme.ladder_block(None) + readme.tensor_block({}))
+
+
+def test_tensor_cores_are_shown_beside_a_library():
+    found = record()
+    found.dtype = "bfloat16"
+    found.measurements += [
+        Measurement("S-x16", "hopper", "step", "ok", median_us=8.0, iqr_us=0.5, useful_tflops=700.0),
+        Measurement("S-x16", "torch._grouped_mm", "peer", "ok", median_us=10.0),
+        Measurement("S-x16", "torch.bmm padded", "peer", "not run", "no memory"),
+    ]
+    text = readme.tensor_block({"bfloat16": found})
+    assert "| S-x16 | 8, 16 | 8.00 | 0.50 | 700 | - | 10.0 | 0.80 | - | - |" in text
+    assert "Recorded 2026-01-02 on NVIDIA Test" in text
+
+
+MARKED = "a\n<!-- ladder:begin -->\nold\n<!-- ladder:end -->\n<!-- tensor:begin --><!-- tensor:end -->\nb\n"
 
 
 def test_what_is_written_is_not_stale_and_a_new_record_makes_it_stale(tmp_path):
-    (tmp_path / "README.md").write_text(f"a\n{readme.BEGIN}\nold\n{readme.END}\nb\n")
-    assert readme.stale(tmp_path, record()) == ["README.md", "docs/ladder.svg"]
-    readme.write(tmp_path, record())
-    assert readme.stale(tmp_path, record()) == []
+    (tmp_path / "README.md").write_text(MARKED)
+    records = {"float32": record()}
+    assert readme.stale(tmp_path, records) == ["README.md", "docs/ladder.svg"]
+    readme.write(tmp_path, records)
+    assert readme.stale(tmp_path, records) == []
     newer = record()
     newer.date = "2026-02-02T00:00:00+00:00"
-    assert readme.stale(tmp_path, newer) == ["README.md", "docs/ladder.svg"]
+    assert readme.stale(tmp_path, {"float32": newer}) == ["README.md", "docs/ladder.svg"]
     text = (tmp_path / "README.md").read_text()
     assert text.startswith("a\n")
-    assert text.endswith(f"{readme.END}\nb\n")
+    assert text.endswith("<!-- tensor:end -->\nb\n")
 
 
-@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END + readme.BEGIN, readme.BEGIN * 2 + readme.END])
+@pytest.mark.parametrize("text", ["", "B", "EB", "BBE"])
 def test_missing_markers_are_an_error(text):
+    marked = text.replace("B", "<!-- ladder:begin -->").replace("E", "<!-- ladder:end -->")
     with pytest.raises(readme.MarkerError):
-        readme.replace_block(text, "x")
+        readme.replace_block(marked, "ladder", "x")
 
 
 def test_links_lead_somewhere():

@@ -16,8 +16,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m gemm_lessons.authoring")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
     options = parser.parse_args()
-    record = readme.newest()
-    tables, notebooks, exercises = readme.stale(ROOT, record), cells.stale(ROOT), stubs.stale(ROOT)
+    records = readme.newest()
+    tables, notebooks, exercises = readme.stale(ROOT, records), cells.stale(ROOT), stubs.stale(ROOT)
     if options.check:
         for path in tables:
             print(f"{path} does not match the recorded results: run `make tables`", file=sys.stderr)
@@ -27,7 +27,7 @@ def main() -> int:
         for path in exercises:
             print(f"{path} is not what its solution makes: run `make tables`", file=sys.stderr)
         return bool(tables or notebooks or exercises)
-    readme.write(ROOT, record)
+    readme.write(ROOT, records)
     cells.write(ROOT)
     stubs.write_stubs(ROOT / "exercises", ROOT)
     print(f"written: {', '.join(tables + notebooks + exercises) or 'nothing, all is up to date'}")

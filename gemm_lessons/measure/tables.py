@@ -115,6 +115,37 @@ def ladder(record: Record, workload: str) -> Table:
     return table
 
 
+def beside(record: Record, step: str, peer: str, padded: str) -> Table:
+    """A step on every workload that it was timed on, as a share of a peer's time, and against padding.
+
+    Args:
+        record: of one run.
+        step: whose table it is.
+        peer: the library call that does the same work.
+        padded: the library call that does it on the padded batch.
+    """
+    table = Table(
+        f"{step} beside {peer} in the same run, {record.dtype} ({record.label})",
+        ("workload", "N, K", "µs", "± µs", "useful TFLOP/s", "% of roof", f"{peer}: µs", "time over its",
+         f"{padded}: µs", "faster than it"),
+    )  # fmt: skip
+    for workload, problem in record.problems.items():
+        own = record.find(workload, step)
+        if own is None or not own.median_us:
+            continue
+        same, wasteful = (record.find(workload, name, "peer") for name in (peer, padded))
+        over = f"{own.median_us / same.median_us:.2f}" if same and same.median_us else NOT_MEASURED
+        table.rows.append(
+            (
+                workload, f"{problem['N']}, {problem['K']}", number(own.median_us), number(own.iqr_us),
+                number(own.useful_tflops), number(own.percent_of_roofline, "%"),
+                number(same.median_us if same else None), over,
+                number(wasteful.median_us if wasteful else None), _ratio(wasteful, own),
+            )
+        )  # fmt: skip
+    return table
+
+
 def parts(record: Record, workload: str) -> Table:
     """The parts of steps that have several, such as packing, each timed by itself."""
     table = Table(f"{workload}: parts", ("part", "µs", "± µs"))
