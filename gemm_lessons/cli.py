@@ -1,4 +1,4 @@
-"""The command line: demo, check, bench, timeline, plot, doctor.
+"""The command line: demo, check, bench, layer, timeline, plot, doctor.
 
 Exit codes: 0 all right, 1 something computed wrong or failed, 2 a request that makes no sense here.
 """
@@ -32,7 +32,7 @@ from gemm_lessons.grading import commands
 # where Numba does not.
 if TYPE_CHECKING:
     from gemm_lessons.measure.ladder import Bench
-    from gemm_lessons.measure.results import Measurement
+    from gemm_lessons.measure.results import Measurement, Record
     from gemm_lessons.measure.tables import Table
 
 app = typer.Typer(
@@ -203,6 +203,69 @@ def bench(
     console.print(f"written: {path} ({the_bench.record.seconds:.0f} s)", soft_wrap=True)
     if any(one.status in ("wrong", "failed") for one in the_bench.record.measurements):
         raise typer.Exit(1)
+
+
+@app.command()
+def layer(
+    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    tokens: Annotated[int, typer.Option(help="Tokens.")] = 8192,
+    experts: Annotated[int, typer.Option(help="Experts.")] = 8,
+    width: Annotated[int, typer.Option(help="Width of the model.")] = 2048,
+    hidden: Annotated[int, typer.Option(help="Width of an expert's feed-forward network.")] = 2048,
+    slots: Annotated[int, typer.Option("--top", help="Experts of a token.")] = 2,
+    quick: Quick = False,
+    out: ResultsFile = None,
+    projector: Projector = False,
+) -> None:
+    """Time a whole Mixture-of-Experts layer, stage by stage and in every variant; count it without a GPU."""
+    from gemm_lessons import layer_pictures, plots
+    from gemm_lessons.measure import layer as program
+    from gemm_lessons.measure import tables
+    from gemm_lessons.measure.results import FOLDER, path_for, recorded
+
+    if dtype not in program.VARIANTS:
+        raise UsageError(f"no layer computes in {dtype}: use one of {', '.join(program.VARIANTS)}")
+    problem = program.problem_of(tokens, width, hidden, experts, slots, dtype)
+    style, picture = plots.style(projector=projector), Path("out") / f"layer-{dtype}.png"
+    _say_device()
+    if not device.choose().is_gpu:
+        config = next(iter(program.VARIANTS[dtype].values()))
+        works = program.counted(problem, config)
+        _show(tables.counted_layer(problem.name, works))
+        plots.save(layer_pictures.counted(works, f"The layer's work, {dtype}", style=style), picture)
+        record = recorded(f"{dtype}-layer")
+        if record is None:
+            console.print("No times are recorded yet: `gemm-lessons layer` on a GPU records them.")
+        else:
+            console.print(f"Recorded on {record.label}; nothing below was measured now.", style="bold")
+            _show_layer(record)
+            picture = picture.with_stem(f"layer-{dtype}-recorded")
+            plots.save(layer_pictures.timeline(record, program.NAME, style=style), picture)
+        console.print(f"written: {picture.parent}/layer-{dtype}*.png", soft_wrap=True)
+        return
+    # why: another layer must not replace the one that the documentation shows
+    whole = not quick and problem == program.problem_of(dtype=dtype)
+    path = out or path_for(device.choose().name, f"{dtype}-layer", FOLDER if whole else Path("out"))
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        bench = program.new_bench(dtype, path, quick=quick)
+        bench.announce = lambda one: progress.update(task, description=f"{one.name}: {one.status}")
+        bench.run(problem, program.VARIANTS[dtype])
+    _show_layer(bench.record)
+    plots.save(layer_pictures.timeline(bench.record, problem.name, style=style), picture)
+    console.print(f"written: {path}, {picture}", soft_wrap=True)
+    if any(one.status in ("wrong", "failed") for one in bench.record.measurements):
+        raise typer.Exit(1)
+
+
+def _show_layer(record: Record) -> None:
+    from gemm_lessons.measure import tables
+
+    for workload in record.problems:
+        _show(tables.layer(record, workload))
+        for one in record.measurements:
+            if one.workload == workload and one.kind == "layer" and one.status == "ok":
+                _show(tables.stages(record, workload, one.name))
 
 
 @app.command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -255,8 +255,16 @@ class Prepared:
         )
 
 
-def launch_parts(prepared: Prepared, stream: Stream = None) -> None:
-    """Enqueue all parts of a step, in order; allocates nothing."""
+class HasParts(Protocol):
+    """What can be launched part by part, and recorded: a prepared step, or a layer made of several."""
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """What a call consists of, in order, by name."""
+
+
+def launch_parts(prepared: HasParts, stream: Stream = None) -> None:
+    """Enqueue all parts, in order; allocates nothing."""
     for part in prepared.parts.values():
         part(stream)
 
@@ -298,7 +306,7 @@ class Graph:
     In the simulator, which has no graphs, replaying calls the parts again; the results are the same.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: HasParts) -> None:
         self._prepared = prepared
         self._executable = self._capture() if device.choose().is_gpu else None
 

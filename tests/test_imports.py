@@ -28,7 +28,16 @@ LAYERS = (
     ),
     ("steps",),
     ("moe", "grouped_gemm", "interchange"),
-    ("measure", "grading", "plots", "pictures", "memory_pictures", "balance_pictures", "scale_pictures"),
+    (
+        "measure",
+        "grading",
+        "plots",
+        "pictures",
+        "memory_pictures",
+        "balance_pictures",
+        "scale_pictures",
+        "layer_pictures",
+    ),
     ("authoring", "cli", "lesson", "cell_kernels", "__main__"),
 )
 LAYER = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,8 +16,11 @@ from typing import Any, Literal
 SCHEMA = 1
 FOLDER = Path(__file__).parent / "results"
 
+#: Stages of a layer that only decide and move: what it pays for being sparse.
+MOVING = ("router", "permute", "gather", "counts", "scatter")
+
 Status = Literal["ok", "wrong", "not run", "failed"]
-Kind = Literal["step", "padded twin", "part", "peer", "schedule"]
+Kind = Literal["step", "padded twin", "part", "peer", "schedule", "layer", "stage"]
 
 
 class ResultsError(ValueError):
@@ -31,7 +35,7 @@ class Measurement:
         workload: name of the problem.
         name: step, peer, or "step/part".
         kind: "step"; "padded twin": the same step on the padded batch; "part" of a step; "peer" from
-            another library; "schedule" of the persistent step.
+            another library; "schedule" of the persistent step; "layer": the whole layer; "stage" of it.
         status: "ok" only if the outputs were right after timing.
         reason: why it was not run, or what was wrong.
         median_us: device time of one call, replayed from a CUDA graph where it can be.
@@ -103,6 +107,14 @@ class Record:
         return f"{self.machine['device']}, {self.date[:10]}"
 
 
+@dataclass(frozen=True)
+class StageWork:
+    """What a stage must do at least: multiplies and adds, and bytes read and written once each."""
+
+    flops: int
+    num_bytes: int
+
+
 def save(record: Record, path: Path) -> None:
     """Write a record so that a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -142,3 +154,18 @@ def path_for(device_name: str, dtype: str, folder: Path = FOLDER) -> Path:
 def now() -> str:
     """The time, ISO 8601 in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def stages_of(record: Record, workload: str, name: str) -> dict[str, float]:
+    """Median microseconds of a variant's stages, in order."""
+    return {
+        one.name.rpartition("/")[2]: one.median_us
+        for one in record.measurements
+        if one.workload == workload and one.kind == "stage" and one.name.rpartition("/")[0] == name
+        and one.median_us is not None
+    }  # fmt: skip
+
+
+def moving_share(stages: Mapping[str, float]) -> float:
+    """Share of routing, gather and scatter in the stages' sum, 0 to 1."""
+    return sum(stages.get(name, 0.0) for name in MOVING) / (sum(stages.values()) or 1.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gemm_lessons.measure.results import Measurement, Record
+from gemm_lessons.measure.results import MOVING, Measurement, Record, StageWork, stages_of
 from gemm_lessons.problem import GroupedProblem
 
 NOT_MEASURED = "-"
@@ -168,6 +168,56 @@ def schedules(record: Record, workload: str) -> Table:
         tail = NOT_MEASURED if one.idle_tail is None else f"{one.idle_tail:.1%}"
         times = (number(one.median_us), number(one.iqr_us), number(one.useful_tflops))
         table.rows.append((one.name, *times, tail))
+    return table
+
+
+def layer(record: Record, workload: str) -> Table:
+    """Every variant of a whole layer, and what routing, gather and scatter take of it."""
+    problem = record.problems[workload]
+    table = Table(
+        f"{workload}: {problem['num_tokens']} tokens, {problem['num_experts']} experts,"
+        f" width {problem['width']}, FFN width {problem['hidden']}, {problem['router']},"
+        f" {record.dtype} ({record.label})",
+        ("variant", "µs", "± µs", "TFLOP/s", "routing, gather, scatter", "their share"),
+    )
+    for one in record.measurements:
+        if one.workload != workload or one.kind not in ("layer", "peer"):
+            continue
+        if one.status != "ok":
+            table.rows.append((one.name, one.status.upper(), "", "", "", ""))
+            table.notes.append(f"{one.name}: {one.status.upper()}, {one.reason}")
+            continue
+        stages = stages_of(record, workload, one.name)
+        moving = sum(time for name, time in stages.items() if name in MOVING)
+        table.rows.append(
+            (
+                one.name,
+                number(one.median_us),
+                number(one.iqr_us),
+                number(one.useful_tflops),
+                number(moving if stages else None),
+                f"{moving / sum(stages.values()):.1%}" if stages else NOT_MEASURED,
+            )
+        )
+        if one.reason:
+            table.notes.append(f"{one.name}: {one.reason}")
+    return table
+
+
+def counted_layer(name: str, works: Mapping[str, StageWork]) -> Table:
+    """The work of every stage of a layer, counted: no device is needed for these numbers."""
+    table = Table(f"{name}: counted work of its stages, all slots taken", ("stage", "GFLOP", "least MB"))
+    table.rows = [
+        (stage, number(work.flops / 1e9), number(work.num_bytes / 1e6)) for stage, work in works.items()
+    ]
+    return table
+
+
+def stages(record: Record, workload: str, name: str) -> Table:
+    """The stages of one variant of a layer, between events on the device."""
+    found = stages_of(record, workload, name)
+    table = Table(f"{workload}: stages of {name}", ("stage", "µs", "share"))
+    table.rows = [(stage, number(time), f"{time / sum(found.values()):.1%}") for stage, time in found.items()]
     return table
 
 

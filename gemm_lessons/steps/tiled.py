@@ -162,14 +162,17 @@ def make_read(num_threads: int, num_values: int) -> Any:
     return read
 
 
-def make_tile_function(config: Config) -> Any:
-    """The device function that computes one tile; `persistent` and `masked` call the same one."""
+def make_tile_function(config: Config, copies_of_x: Any = make_copies) -> Any:
+    """The device function that computes one tile; `persistent` and `masked` call the same one.
+
+    copies_of_x makes what fetches and keeps a slab of x, for tokens that do not lie in rows of their own.
+    """
     BM, BN, BK, TM, TN = config.BM, config.BN, config.BK, config.TM, config.TN
     threads_m, threads_n = BM // TM, BN // TN
     x_loads, w_loads = (rows * BK // VECTOR // config.num_threads for rows in (BM, BN))
     # why + VECTOR: a warp stores to rows 0, 4, 8, 12 of a slab at once; unpadded, all start in one bank.
     X_STRIDE, W_STRIDE = BM + VECTOR, BN + VECTOR
-    fetch_x, keep_x = make_copies(config, BM)
+    fetch_x, keep_x = copies_of_x(config, BM)
     fetch_w, keep_w = make_copies(config, BN)
     read_x, read_w = make_read(threads_m, TM), make_read(threads_n, TN)
 

@@ -1,0 +1,448 @@
+"""The whole layer: router, gather, gate and up, SwiGLU, down, scatter; every stage a launch, one CUDA graph.
+
+    x [T, D]     -> router  -> experts [T, k], weights [T, k]
+                 -> permute -> offsets [E + 1], source [rows], destination [T, k]
+                 -> gather  -> rows [rows, D]            rows <= T * k, sorted by expert
+    gate_up [E, 2 F, D] -> gate_up [rows, 2 F]           grouped GEMM
+                 -> swiglu  -> hidden [rows, F]
+    down [E, D, F]      -> out [rows, D]                 grouped GEMM
+                 -> scatter -> y [T, D]                  sum over a token's slots, in their order
+
+Which stages are launches of their own is the configuration's choice:
+
+| choice     | value        | what it does                                                                |
+|------------|--------------|-----------------------------------------------------------------------------|
+| gather     | "kernel"     | copies the tokens into rows, sorted by expert                               |
+|            | "load"       | step `routed`: the product fetches its rows where their tokens lie          |
+| activation | "kernel"     | gate and up are written, and read again by `moe.activation`                 |
+|            | "epilogue"   | step `hopper`: they never leave the registers, see `moe.swiglu_epilogue`    |
+| weighting  | "scatter"    | a token's results are weighed when they are added up                        |
+|            | "activation" | hidden is weighed, since the product after it is linear                     |
+
+Token counts live on the device from the router on.  With a step that reads them there (`experts.ON_DEVICE`)
+nothing waits for the host, and `launch.Graph` records the layer: replays take other tokens.  The other steps
+need the counts on the host: the layer then has a stage "counts", one read, and cannot be recorded.
+
+Rows are as many as any routing can fill, so buffers are never allocated anew.  Rows that no token owns hold
+whatever they held, and reach no result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gemm_lessons import device
+from gemm_lessons.compare import NUM_GUARD_ROWS, is_poison, poisoned
+from gemm_lessons.launch import Part, Stream, launch_parts, to_device
+from gemm_lessons.moe import activation, dense, experts, swiglu_epilogue
+from gemm_lessons.moe.permute import PreparedPermutation, prepare_gather, prepare_permutation, prepare_scatter
+from gemm_lessons.moe.router import ExpertChoice, Router, TopK
+from gemm_lessons.moe.router_kernels import (
+    PreparedRouter,
+    prepare_drop_by_weight,
+    prepare_project,
+    prepare_router,
+)
+from gemm_lessons.problem import DTYPES, ProblemError
+
+device.choose()
+
+from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
+
+Array = np.ndarray[Any, Any]
+
+GATHERS = ("kernel", "load")
+ACTIVATIONS = ("kernel", "epilogue")
+WEIGHTINGS = ("scatter", "activation")
+DROPS = ("position", "weight")
+
+
+class LayerInputs(NamedTuple):
+    """What a layer computes with, on the host or the device.
+
+    Attributes:
+        x: tokens [T, D].
+        router: float32 [E, D], the router's weights.
+        bias: float32 [E] for routers that have one, else None.
+        experts: the experts' weights, see `dense.Weights`; on the host, for they are rearranged.
+    """
+
+    x: Any
+    router: Any
+    bias: Any
+    experts: dense.Weights
+
+
+@dataclass(frozen=True)
+class LayerProblem:
+    """A Mixture-of-Experts layer as numbers.
+
+    Attributes:
+        num_tokens: T.
+        width: D, of the model.
+        hidden: F, of an expert's feed-forward network.
+        num_experts: E.
+        router: how tokens choose experts, or experts tokens.
+        dtype: of tokens and experts' weights: float32 or bfloat16.
+        drop: which of an expert's tokens lose their slot where the router's capacity is short: those that
+            come last ("position"), or those that weigh least ("weight").
+        padded: every expert computes as many rows as its capacity, zeros where it has no tokens.
+        residual: y = x + layer(x), so that a token whose slots were all dropped passes by.
+        name: a label for tables.
+
+    Raises:
+        ProblemError: on construction, for extents below 1, an unknown dtype, or settings that contradict.
+        RoutingError: the router does not work with so many experts.
+    """
+
+    num_tokens: int
+    width: int
+    hidden: int
+    num_experts: int
+    router: Router = field(default_factory=TopK)
+    dtype: str = "bfloat16"
+    drop: str = "position"
+    padded: bool = False
+    residual: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        for label in ("width", "hidden", "num_experts"):
+            if getattr(self, label) < 1:
+                raise ProblemError(f"{label} is {getattr(self, label)}: use 1 or more")
+        if self.num_tokens < 0:
+            raise ProblemError(f"num_tokens is {self.num_tokens}: it cannot be negative")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ProblemError(f"a layer computes in float32 or bfloat16, not in {self.dtype}")
+        if self.drop not in DROPS:
+            raise ProblemError(f"drop is {self.drop!r}: use one of {', '.join(DROPS)}")
+        self.router.validate(self.num_experts)
+        if self.padded and self.capacity is None:
+            raise ProblemError("padding wants a capacity: give the router a capacity factor")
+
+    @property
+    def num_slots(self) -> int:
+        """k, the slots of a token."""
+        return self.router.num_slots(self.num_experts)
+
+    @property
+    def capacity(self) -> int | None:
+        """The most tokens of one expert, None for no limit."""
+        if isinstance(self.router, ExpertChoice):
+            return self.router.tokens_per_expert(self.num_tokens, self.num_experts)
+        return self.router.capacity(self.num_tokens, self.num_experts)
+
+    @property
+    def most_rows(self) -> int:
+        """The most rows of one expert: a token has at most one slot there."""
+        if self.capacity is None:
+            return self.num_tokens
+        return self.capacity if self.padded else min(self.capacity, self.num_tokens)
+
+    @property
+    def flops(self) -> int:
+        """2 * rows * 3 * D * F with all slots taken: what the experts compute, at most."""
+        return 6 * self.num_tokens * self.num_slots * self.width * self.hidden
+
+    def inputs(self, seed: int = 0) -> LayerInputs:
+        """Random inputs, the same for the same seed: products are as large as what they are made from."""
+        rng = np.random.default_rng(seed)
+        dtype = DTYPES[self.dtype]
+
+        def normal(*shape: int) -> Array:
+            return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
+
+        E, D, F = self.num_experts, self.width, self.hidden
+        x = rng.standard_normal((self.num_tokens, D), np.float32).astype(dtype)
+        weights = dense.Weights(
+            *(normal(*shape).astype(dtype) for shape in ((E, F, D), (E, F, D), (E, D, F)))
+        )
+        return LayerInputs(x, normal(E, D), None, weights)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The choices of the module's table.
+
+    Attributes:
+        step: of the grouped products, one of `experts`'s table.
+        gather: "kernel" or "load".
+        activation: "kernel" or "epilogue".
+        weighting: "scatter" or "activation".
+    """
+
+    step: str
+    gather: str = "kernel"
+    activation: str = "kernel"
+    weighting: str = "scatter"
+
+    @property
+    def graph_capable(self) -> bool:
+        """Whether nothing waits for the host, so that `launch.Graph` can record the layer."""
+        return self.step in experts.ON_DEVICE
+
+    def validate(self, problem: LayerProblem) -> None:
+        """Check the choices against each other and the problem.
+
+        Raises:
+            ProblemError: naming the choice that does not fit.
+        """
+        experts.check_step(self.step, problem.dtype)
+        for label, values in (("gather", GATHERS), ("activation", ACTIVATIONS), ("weighting", WEIGHTINGS)):
+            if getattr(self, label) not in values:
+                raise ProblemError(f"{label} is {getattr(self, label)!r}: use one of {', '.join(values)}")
+        if self.gather == "load" and self.step != "routed":
+            raise ProblemError(f"the step {self.step} does not gather: use routed, or a kernel")
+        if self.activation == "epilogue":
+            if self.step != "hopper":
+                raise ProblemError(f"the step {self.step} has no SwiGLU epilogue: use hopper, or a kernel")
+            if self.weighting == "activation":
+                raise ProblemError("the epilogue does not weigh: leave that to the scatter")
+
+
+def choose_config(problem: LayerProblem) -> Config:
+    """What is fastest on this device and needs no host; without one that does, what is right."""
+    if problem.dtype == "float32":
+        return Config("routed", gather="load")
+    major, _ = device.choose().compute_capability
+    if major == 9 and problem.width % 8 == 0 and problem.hidden % 8 == 0:
+        return Config("hopper", activation="epilogue")
+    return Config("tensor_core")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Launches that belong together: one bar of the layer's timeline."""
+
+    launches: tuple[Part, ...]
+
+    def __call__(self, stream: Stream = None) -> None:
+        """Enqueue them, in order."""
+        for part in self.launches:
+            part(stream)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the comparison of a layer's output with the dense NumPy layer said.
+
+    Attributes:
+        complaint: what is wrong, empty if nothing is.
+        num_checked: outputs that were compared.
+        worst: largest |got - want| / tolerance among them; below 1 is right.
+    """
+
+    complaint: str
+    num_checked: int
+    worst: float
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is wrong."""
+        return not self.complaint
+
+    def raise_if_wrong(self, subject: str) -> None:
+        """Raise AssertionError with the complaint if the output is wrong.
+
+        Raises:
+            AssertionError: naming the subject, the first wrong output and how many there are.
+        """
+        if not self.ok:
+            raise AssertionError(f"{subject}: {self.complaint}")
+
+
+@dataclass
+class PreparedLayer:
+    """A layer with all its buffers, ready to be launched again and again.
+
+    Attributes:
+        problem: what is computed.
+        config: the choices.
+        parts: stages by name, in order; none without tokens.
+        output: device array [NUM_GUARD_ROWS + T + NUM_GUARD_ROWS, D], y between guard rows.
+        x: the tokens on the device, [T, D]; overwrite them, and the next launch or replay takes them.
+        routed: the router: experts and weights [T, k] of the latest launch, before capacity drops any.
+        order: the permutation; `order.raise_if_bad` refuses logits that were not finite.
+        buffers: everything between the stages, by name.
+        keep_alive: arrays that only raw addresses refer to.
+    """
+
+    problem: LayerProblem
+    config: Config
+    parts: Mapping[str, Part]
+    output: Any
+    x: Any
+    routed: PreparedRouter
+    order: PreparedPermutation
+    buffers: Mapping[str, Any]
+    keep_alive: tuple[Any, ...] = field(default=())
+
+    def poison(self) -> None:
+        """Overwrite the output and all buffers with poison: no old result can pass for a new one."""
+        for array in (self.output, *self.buffers.values()):
+            if array.size:
+                bits = np.dtype(f"u{array.dtype.itemsize}")
+                rows, columns = array.shape
+                array.view(bits).copy_to_device(poisoned(rows, columns, array.dtype).view(bits))
+
+    def result(self) -> Array:
+        """Wait for the device and copy y with its guard rows to the host."""
+        cuda.synchronize()
+        guarded: Array = self.output.view(_bits(self.output)).copy_to_host().view(self.output.dtype)
+        return guarded
+
+    def gates(self) -> Array:
+        """Wait for the device; the latest routing as float64 [T, E], without slots that were dropped."""
+        cuda.synchronize()
+        kept = np.where(self.order.destination.copy_to_host() >= 0, self.routed.experts.copy_to_host(), -1)
+        return dense.gates_of(kept, self.routed.weights.copy_to_host(), self.problem.num_experts)
+
+    def check(self, inputs: LayerInputs, most_tokens: int = 512, launch: Any = launch_parts) -> Verdict:
+        """Poison everything, launch once, and compare with the dense layer, for the routing that was made.
+
+        Args:
+            inputs: what x and the weights were when the layer was prepared; x may be newer.
+            most_tokens: compare all tokens up to so many, a sample of them beyond.
+            launch: called with this layer; `Graph` objects are called by a lambda.
+        """
+        self.poison()
+        launch(self)
+        guarded = self.result()
+        y = guarded[NUM_GUARD_ROWS:-NUM_GUARD_ROWS].astype(np.float64)
+        rng, num_tokens = np.random.default_rng(0), self.problem.num_tokens
+        tokens = np.sort(rng.permutation(num_tokens)[:most_tokens])
+        x, gates = np.asarray(inputs.x)[tokens], self.gates()[tokens]
+        want = dense.layer(x, inputs.experts, gates)
+        allowed = dense.layer_tolerance(x, inputs.experts, gates, self.problem.dtype)
+        if self.problem.residual:
+            want += x.astype(np.float64)
+            allowed += dense.unit_of(self.problem.dtype) * np.abs(want)
+        error = np.abs(y[tokens] - want)
+        wrong = ~(error <= allowed)
+        broken = sum(
+            int((~is_poison(rows)).sum()) for rows in (guarded[:NUM_GUARD_ROWS], guarded[-NUM_GUARD_ROWS:])
+        )
+        complaint = f"{broken} elements outside the output were overwritten. " if broken else ""
+        if wrong.any():
+            i, column = (int(index) for index in np.argwhere(wrong)[0])
+            complaint += (
+                f"token {tokens[i]}, column {column} is {y[tokens[i], column]:.6g};"
+                f" wanted {want[i, column]:.6g} within {allowed[i, column]:.2g}."
+                f" {int(wrong.sum())} of {wrong.size} outputs are wrong."
+            )
+        elif np.isnan(y).any():
+            complaint += f"token {int(np.argwhere(np.isnan(y))[0, 0])} is not a number, or was never written."
+        with np.errstate(invalid="ignore"):
+            worst = float(np.max(error / np.maximum(allowed, 1e-300), initial=0.0))
+        return Verdict(complaint, wrong.size, worst)
+
+
+def prepare(
+    problem: LayerProblem, config: Config | None = None, inputs: LayerInputs | None = None
+) -> PreparedLayer:
+    """Allocate everything, rearrange the weights, and prepare every launch.
+
+    Args:
+        problem: what is computed.
+        config: the choices, None for `choose_config`'s.
+        inputs: None for random ones.
+
+    Raises:
+        ProblemError: choices, extents or inputs that do not fit together.
+        RoutingError: a router or a capacity that makes no sense.
+        LaunchError: the device has not enough shared memory for the step.
+    """
+    config = config or choose_config(problem)
+    config.validate(problem)
+    inputs = inputs or problem.inputs()
+    _check_inputs(problem, inputs)
+    x = to_device(inputs.x)
+    E, D, F = problem.num_experts, problem.width, problem.hidden
+    project, logits = prepare_project(x, inputs.router)
+    routed = prepare_router(problem.router, logits, inputs.bias)
+    order = prepare_permutation(routed.experts, E, problem.capacity, padded=problem.padded)
+    rows, dtype = order.max_rows, DTYPES[problem.dtype]
+    fused = config.activation == "epilogue"
+    y = to_device(poisoned(problem.num_tokens + 2 * NUM_GUARD_ROWS, D, dtype))
+    extents = {"hidden": F, "out": D}
+    if config.gather == "kernel":
+        extents["rows"] = D
+    if not fused:
+        extents["gate_up"] = 2 * F
+    buffers = {name: to_device(poisoned(rows, extent, dtype)) for name, extent in extents.items()}
+    w_gate_up = to_device(activation.interleave(inputs.experts.gate, inputs.experts.up))
+    w_down = to_device(inputs.experts.down)
+
+    stages: dict[str, tuple[Part | None, ...]] = {"router": (project, routed)}
+    stages["permute"] = (*_drop_by_weight(problem, routed), order)
+    host = experts.HostCounts(order.offsets)
+    up = experts.Shape(E, rows, problem.most_rows, 2 * F, D, problem.dtype)
+    down = experts.Shape(E, rows, problem.most_rows, D, F, problem.dtype)
+    if rows:
+        options: dict[str, Any] = {"epilogue": swiglu_epilogue.make_store} if fused else {}
+        if config.gather == "load":
+            options |= {"source": order.source, "num_slots": problem.num_slots}
+            tokens = x
+        else:
+            stages["gather"] = (prepare_gather(x, order, buffers["rows"]),)
+            tokens = buffers["rows"]
+        if not config.graph_capable:
+            stages["counts"] = (host,)
+        first = buffers["hidden" if fused else "gate_up"]
+        stages["gate_up"] = experts.bind(
+            config.step, up, tokens, w_gate_up, order.offsets, first, host, **options
+        )
+        if not fused:
+            weighing = (order.source, routed.weights) if config.weighting == "activation" else (None, None)
+            swiglu = activation.bind(buffers["gate_up"], order.offsets, buffers["hidden"], *weighing)
+            stages["swiglu"] = (swiglu,)
+        stages["down"] = experts.bind(
+            config.step, down, buffers["hidden"], w_down, order.offsets, buffers["out"], host
+        )
+    ones = cuda.to_device(np.ones((problem.num_tokens, problem.num_slots), np.float32))
+    weights = ones if config.weighting == "activation" else routed.weights
+    inside = y[NUM_GUARD_ROWS : NUM_GUARD_ROWS + problem.num_tokens]
+    residual = x if problem.residual else None
+    stages["scatter"] = (prepare_scatter(buffers["out"], order, weights, inside, residual),)
+    parts = {
+        name: Stage(tuple(part for part in launches if part is not None)) for name, launches in stages.items()
+    }
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
+    keep_alive = (w_gate_up, w_down)
+    return PreparedLayer(
+        problem, config, parts if problem.num_tokens else {}, y, x, routed, order, buffers, keep_alive
+    )
+
+
+def _drop_by_weight(problem: LayerProblem, routed: PreparedRouter) -> tuple[Part | None, ...]:
+    """Where the heaviest tokens stay: who wants an expert, and who loses it; otherwise nothing."""
+    if problem.drop != "weight" or problem.capacity is None:
+        return ()
+    wanted = prepare_permutation(routed.experts, problem.num_experts)
+    return wanted, prepare_drop_by_weight(routed, wanted, problem.capacity)
+
+
+def _bits(array: Any) -> np.dtype[Any]:
+    return np.dtype(f"u{array.dtype.itemsize}")
+
+
+def _check_inputs(problem: LayerProblem, inputs: LayerInputs) -> None:
+    E, D, F, dtype = problem.num_experts, problem.width, problem.hidden, DTYPES[problem.dtype]
+    wanted: dict[str, tuple[Any, tuple[int, ...], np.dtype[Any]]] = {
+        "x": (inputs.x, (problem.num_tokens, D), dtype),
+        "router": (inputs.router, (E, D), DTYPES["float32"]),
+        "gate": (inputs.experts.gate, (E, F, D), dtype),
+        "up": (inputs.experts.up, (E, F, D), dtype),
+        "down": (inputs.experts.down, (E, D, F), dtype),
+    }
+    if inputs.bias is not None:
+        wanted["bias"] = (inputs.bias, (E,), DTYPES["float32"])
+    for label, (array, shape, kind) in wanted.items():
+        if tuple(array.shape) != shape or array.dtype != kind:
+            raise ProblemError(
+                f"{label} is {array.dtype} {tuple(array.shape)}, this layer needs {kind} {shape}"
+            )
