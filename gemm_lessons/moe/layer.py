@@ -13,6 +13,7 @@ Which stages are launches of their own is the configuration's choice:
 | choice     | value        | what it does                                                                |
 |------------|--------------|-----------------------------------------------------------------------------|
 | gather     | "kernel"     | copies the tokens into rows, sorted by expert                               |
+|            | "router"     | router, permutation and gather are one launch, see `moe.fused`              |
 |            | "load"       | step `routed`: the product fetches its rows where their tokens lie          |
 | activation | "kernel"     | gate and up are written, and read again by `moe.activation`                 |
 |            | "epilogue"   | step `hopper`: they never leave the registers, see `moe.swiglu_epilogue`    |
@@ -39,6 +40,7 @@ from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, is_poison, poisoned
 from gemm_lessons.launch import Part, Stream, launch_parts, to_device
 from gemm_lessons.moe import activation, dense, experts, swiglu_epilogue
+from gemm_lessons.moe.fused import prepare_fused
 from gemm_lessons.moe.permute import PreparedPermutation, prepare_gather, prepare_permutation, prepare_scatter
 from gemm_lessons.moe.router import ExpertChoice, Router, TopK
 from gemm_lessons.moe.router_kernels import (
@@ -55,7 +57,7 @@ from numba import cuda  # noqa: E402  why late: the device is chosen before Numb
 
 Array = np.ndarray[Any, Any]
 
-GATHERS = ("kernel", "load")
+GATHERS = ("kernel", "router", "load")
 ACTIVATIONS = ("kernel", "epilogue")
 WEIGHTINGS = ("scatter", "activation")
 DROPS = ("position", "weight")
@@ -170,7 +172,7 @@ class Config:
 
     Attributes:
         step: of the grouped products, one of `experts`'s table.
-        gather: "kernel" or "load".
+        gather: "kernel", "router" or "load".
         activation: "kernel" or "epilogue".
         weighting: "scatter" or "activation".
     """
@@ -197,6 +199,8 @@ class Config:
                 raise ProblemError(f"{label} is {getattr(self, label)!r}: use one of {', '.join(values)}")
         if self.gather == "load" and self.step != "routed":
             raise ProblemError(f"the step {self.step} does not gather: use routed, or a kernel")
+        if self.gather == "router" and (problem.padded or problem.drop != "position"):
+            raise ProblemError("the fused router and gather drop by position and do not pad: use a kernel")
         if self.activation == "epilogue":
             if self.step != "hopper":
                 raise ProblemError(f"the step {self.step} has no SwiGLU epilogue: use hopper, or a kernel")
@@ -362,9 +366,18 @@ def prepare(
     _check_inputs(problem, inputs)
     x = to_device(inputs.x)
     E, D, F = problem.num_experts, problem.width, problem.hidden
-    project, logits = prepare_project(x, inputs.router)
-    routed = prepare_router(problem.router, logits, inputs.bias)
-    order = prepare_permutation(routed.experts, E, problem.capacity, padded=problem.padded)
+    stages: dict[str, tuple[Part | None, ...]] = {}
+    fused_rows = None
+    if config.gather == "router":
+        fused_router = prepare_fused(problem.router, x, inputs.router, inputs.bias)
+        routed, order, fused_rows = fused_router.routed, fused_router.order, fused_router.rows
+        stages["router"] = (fused_router,)
+    else:
+        project, logits = prepare_project(x, inputs.router)
+        routed = prepare_router(problem.router, logits, inputs.bias)
+        order = prepare_permutation(routed.experts, E, problem.capacity, padded=problem.padded)
+        stages["router"] = (project, routed)
+        stages["permute"] = (*_drop_by_weight(problem, routed), order)
     rows, dtype = order.max_rows, DTYPES[problem.dtype]
     fused = config.activation == "epilogue"
     y = to_device(poisoned(problem.num_tokens + 2 * NUM_GUARD_ROWS, D, dtype))
@@ -374,11 +387,11 @@ def prepare(
     if not fused:
         extents["gate_up"] = 2 * F
     buffers = {name: to_device(poisoned(rows, extent, dtype)) for name, extent in extents.items()}
+    if fused_rows is not None:
+        buffers["rows"] = fused_rows
     w_gate_up = to_device(activation.interleave(inputs.experts.gate, inputs.experts.up))
     w_down = to_device(inputs.experts.down)
 
-    stages: dict[str, tuple[Part | None, ...]] = {"router": (project, routed)}
-    stages["permute"] = (*_drop_by_weight(problem, routed), order)
     host = experts.HostCounts(order.offsets)
     up = experts.Shape(E, rows, problem.most_rows, 2 * F, D, problem.dtype)
     down = experts.Shape(E, rows, problem.most_rows, D, F, problem.dtype)
@@ -388,8 +401,9 @@ def prepare(
             options |= {"source": order.source, "num_slots": problem.num_slots}
             tokens = x
         else:
-            stages["gather"] = (prepare_gather(x, order, buffers["rows"]),)
             tokens = buffers["rows"]
+            if config.gather == "kernel":
+                stages["gather"] = (prepare_gather(x, order, tokens),)
         if not config.graph_capable:
             stages["counts"] = (host,)
         first = buffers["hidden" if fused else "gate_up"]

@@ -81,15 +81,13 @@ def megatron_lm(
     policies of `moe_token_drop_policy` are "position" and "weight" here.
     """
     router = TopK(num_slots, capacity_factor=capacity_factor)
-    return LayerProblem(
-        num_tokens, width, hidden, num_experts, router, padded=pad, drop=drop, dtype=dtype
-    )
+    return LayerProblem(num_tokens, width, hidden, num_experts, router, padded=pad, drop=drop, dtype=dtype)
 
 
 def faster_transformer(
     num_tokens: int, width: int, hidden: int, num_experts: int, *, num_slots: int = 2, dtype: str = "bfloat16"
 ) -> LayerProblem:
-    """Softmax and top-k without rescaling, rows sorted by expert, one grouped GEMM, a sum over k: no capacity.
+    """Softmax and top-k without rescaling, rows sorted by expert, grouped GEMMs, a sum over k: no capacity.
 
     NVIDIA FasterTransformer 5, MoE feed-forward layer.
     """
