@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 
 from gemm_lessons import compile_only, quantize_kernels
-from gemm_lessons.moe import backward_kernels, dgrad, wgrad
+from gemm_lessons.moe import activation, backward_kernels, dgrad, experts, routed, swiglu_epilogue, wgrad
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled, tiled_fp8
 
@@ -40,6 +40,16 @@ def kernels():
     yield "combine_backward", backward_kernels.combine_backward_kernel, backward_kernels.COMBINE_SIGNATURE
     yield "swiglu_backward", backward_kernels.swiglu_backward_kernel, backward_kernels.SWIGLU_SIGNATURE
     yield "sum_rows", backward_kernels.sum_rows_kernel, backward_kernels.SUM_SIGNATURE
+    for weighted in (False, True):
+        name = "swiglu, weighted" if weighted else "swiglu"
+        kernel = activation.make_kernel("float32", activation.PIECE, weighted)
+        yield name, kernel, activation.SIGNATURES["float32"]
+    for indexed in (False, True):
+        for vector_loads in (False, True):
+            name = f"routed{', indexed' if indexed else ''}{'' if vector_loads else ', scalar loads'}"
+            kernel = routed.make_kernel(replace(tiled.CONFIG, vector_loads=vector_loads), indexed)
+            yield name, kernel, routed.SIGNATURE
+    yield "count_rows", experts.count_rows, experts.COUNT_SIGNATURE
     yield "router_backward", backward_kernels.router_backward_kernel, backward_kernels.ROUTER_SIGNATURE
 
 
@@ -56,6 +66,14 @@ def tensor_kernels():
         yield name, hopper.make_kernel(config), hopper.SIGNATURE, (9, 0)
     static = replace(hopper.CONFIG, stealing=False)
     yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
+    for tokens in (256, 64, 8):
+        config = hopper.choose_config(GroupedProblem((tokens,), 128, 64, "bfloat16"))
+        kernel = hopper.make_kernel(config, swiglu_epilogue.make_store)
+        yield f"hopper, SwiGLU, BM = {config.BM}", kernel, hopper.SIGNATURE, (9, 0)
+    for weighted in (False, True):
+        kernel = activation.make_kernel("bfloat16", activation.PIECE, weighted)
+        for compute_capability in ((8, 0), (9, 0)):
+            yield "swiglu, bfloat16", kernel, activation.SIGNATURES["bfloat16"], compute_capability
 
 
 def fp8_kernels():

@@ -37,6 +37,8 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
+COUNT_SIGNATURE = "void(int32[::1], int32[::1])"
+
 ON_DEVICE = ("concatenated", "masked", "routed", "hopper")  # read the counts there, launch by launch
 
 
