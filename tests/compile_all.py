@@ -10,7 +10,19 @@ import sys
 from dataclasses import replace
 
 from gemm_lessons import compile_only, quantize_kernels
-from gemm_lessons.moe import activation, backward_kernels, dgrad, experts, routed, swiglu_epilogue, wgrad
+from gemm_lessons.moe import (
+    activation,
+    backward_kernels,
+    dgrad,
+    experts,
+    fused,
+    permute,
+    routed,
+    router_kernels,
+    swiglu_epilogue,
+    wgrad,
+)
+from gemm_lessons.moe.router import DeepSeek, TopK, TopP
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled, tiled_fp8
 
@@ -51,6 +63,56 @@ def kernels():
             yield name, kernel, routed.SIGNATURE
     yield "count_rows", experts.count_rows, experts.COUNT_SIGNATURE
     yield "router_backward", backward_kernels.router_backward_kernel, backward_kernels.ROUTER_SIGNATURE
+
+
+def moe_kernels():
+    """Routers and permutation: (name, kernel, signature)."""
+    floats, ints, flat = "float32[:, ::1]", "int32[:, ::1]", "int32[::1]"
+    routers = {"top-2 of 8": (TopK(2), 8), "top-p": (TopP(), 8), "DeepSeek-V3": (DeepSeek(), 256)}
+    for name, (router, num_experts) in (routers | {"top-8 of 1024": (TopK(8), 1024)}).items():
+        kernel = router_kernels.make_choose(router_kernels.config_of(router, num_experts))
+        yield f"choose, {name}", kernel, f"void({floats}, float32[::1], {ints}, {floats})"
+    yield "score", router_kernels.make_score(64), f"void({floats}, {floats}, {ints}, {floats})"
+    yield "select", router_kernels.make_select(512), f"void({floats}, int32, {ints}, {ints}, {floats})"
+    drop = f"void({flat}, {flat}, int32, {flat}, {flat}, float32[::1])"
+    yield "drop", router_kernels.make_drop(512), drop
+    rows = f"void({floats}, float32[::1], int32, {floats})"
+    yield "balance_rows", router_kernels.make_balance_rows(64, 128), rows
+    columns = f"void({floats}, int32, float32[::1], float32[::1])"
+    yield "balance_columns", router_kernels.balance_columns, columns
+    yield "update_bias", router_kernels.update_bias_kernel, f"void({flat}, float32, float32[::1])"
+    place = permute.Config(256, 8)
+    yield "count", permute.make_count(place), f"void({flat}, int32, {ints}, {flat})"
+    yield "scan", permute.make_scan(place), f"void(int32, int32, {ints}, {flat}, {flat})"
+    yield "place", permute.make_place(place), f"void({flat}, int32, {ints}, {flat}, int32, {flat}, {flat})"
+
+
+def row_kernels():
+    """What moves whole rows: (name, kernel, signature, compute capability)."""
+    floats, ints, flat = "float32[:, ::1]", "int32[:, ::1]", "int32[::1]"
+    for dtype, element in (("float32", "uint32"), ("float16", "uint16"), ("bfloat16", "uint16")):
+        for vector in (True, False):
+            config = permute.RowConfig(2, dtype, vector=vector)
+            units = f"{'uint32' if vector else element}[:, ::1]"
+            name = f"{dtype}{'' if vector else ', elements'}"
+            # why not all: rounding to bfloat16 is an instruction of compute capability 8.0.
+            for capability in COMPUTE_CAPABILITIES[dtype == "bfloat16" :]:
+                gather = f"void({units}, {ints}, int32, {units})"
+                yield f"gather, {name}", permute.make_gather(config), gather, capability
+                by_row = f"void({units}, {flat}, {flat}, int32, {units})"
+                yield f"gather by row, {name}", permute.make_gather_by_row(config), by_row, capability
+                scatter = f"void({units}, {ints}, {floats}, {units}, int32, {units})"
+                yield f"scatter, {name}", permute.make_scatter(config), scatter, capability
+                project = router_kernels.make_project(dtype, vector, 128)
+                yield f"project, {name}", project, f"void({units}, {floats}, int32, {floats})", capability
+    signature = (
+        f"void(uint32[:, ::1], {floats}, int32, float32[::1], int32, int32, {floats}, {ints}, {floats},"
+        f" {flat}, {ints}, {flat}, {flat}, {flat}, {flat}, uint32[:, ::1], {flat}, {flat})"
+    )
+    for name, router, num_experts in (("top-2 of 8", TopK(2), 8), ("DeepSeek-V3", DeepSeek(), 256)):
+        place = permute.Config(num_experts, router.k, threads=384)
+        config = fused.Config(router_kernels.config_of(router, num_experts), place, "bfloat16", vector=True)
+        yield f"fused, {name}", fused.make_kernel(config), signature, (9, 0)
 
 
 def tensor_kernels():
@@ -108,8 +170,11 @@ def main() -> int:
     if reason:
         print(reason)
         return 3
-    work = [(*made, capability) for made in kernels() for capability in COMPUTE_CAPABILITIES]
+    work = [
+        (*made, capability) for made in (*kernels(), *moe_kernels()) for capability in COMPUTE_CAPABILITIES
+    ]
     work += tensor_kernels()
+    work += row_kernels()
     work += fp8_kernels()
     work += quantizing_kernels()
     for name, kernel, signature, compute_capability in work:

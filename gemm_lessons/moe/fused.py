@@ -222,7 +222,7 @@ def prepare_fused(
     (num_tokens, num_experts), num_slots = logits.shape, routed.experts.shape[1]
     if capacity is None:
         capacity = routed.capacity
-    threads = threads or (384 if device.choose().is_gpu else 64)
+    threads = threads or (384 if device.choose().is_gpu else 32)
     place = permute.Config(num_experts, num_slots, threads=threads)
     order = replace(prepare_permutation(routed.experts, num_experts, capacity, config=place), parts={})
     dtype, vector, num_units = permute.units_of(x, x, w)

@@ -224,7 +224,7 @@ class DeepSeek(_Unlimited):
         num_tokens, num_experts = logits.shape
         scores = sigmoid(logits)
         choice = scores.astype(np.float32) + (np.float32(0) if bias is None else bias)
-        by_group = choice.reshape(num_tokens, self.num_groups, -1)
+        by_group = choice.reshape(num_tokens, self.num_groups, num_experts // self.num_groups)
         best_two = -np.sort(-by_group, axis=2)[:, :, :2]
         kept = top(best_two.sum(axis=2, dtype=np.float32), self.groups_kept)
         allowed = np.zeros((num_tokens, self.num_groups), bool)

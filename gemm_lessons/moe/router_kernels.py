@@ -663,16 +663,16 @@ def make_project_tokens(dtype: str, vector: bool) -> Any:
                         for i in range(step):
                             for t in range(TOKENS):
                                 r_sum[t * EXPERTS + e] += r_x[t * width + v + i] * r_w[i]
-            mine = float32(0)
-            for i in range(num_sums):
-                total = r_sum[i]
-                for distance in (16, 8, 4, 2, 1):
-                    total += cuda.shfl_xor_sync(ALL_LANES, total, distance)
-                if lane == i:
-                    mine = total
+            # 32 sums of 32 lanes: lanes that differ in one bit swap halves, so that lane i ends with sum i.
+            for half in (16, 8, 4, 2, 1):
+                for i in range(half):
+                    mine, other = r_sum[i], r_sum[i + half]
+                    if lane & half:
+                        mine, other = other, mine
+                    r_sum[i] = mine + cuda.shfl_xor_sync(ALL_LANES, other, half)
             token, expert = first + lane // EXPERTS, first_expert + lane % EXPERTS
             if token < stop and expert < E:
-                logits[token, expert] = mine
+                logits[token, expert] = r_sum[0]
 
     return project_tokens
 
