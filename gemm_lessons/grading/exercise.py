@@ -41,13 +41,15 @@ class Exercise(ABC):
 
 
 class GroupedExercise(Exercise):
-    """A submission that fills y with the grader's help: a kernel, or a launcher of kernels.
+    """A submission that fills an output with the grader's help: a kernel, or a launcher of kernels.
 
     Attributes:
         tile: rows and columns of a block, to name tiles.
+        output: the name of what is filled, in messages.
     """
 
     tile: tuple[int, int] = (4, 16)
+    output: str = "y"
 
     def inputs(self, case: Case, rng: np.random.Generator) -> Inputs:
         """Random inputs: x and, by default, weights w [num_experts, N, K]."""
@@ -55,6 +57,10 @@ class GroupedExercise(Exercise):
             "x": rng.standard_normal((case.total, case.K), dtype=np.float32),
             "w": rng.standard_normal((len(case.counts), case.N, case.K), dtype=np.float32),
         }
+
+    def output_case(self, case: Case) -> Case:
+        """The output's shape, as a case: rows of each expert as its counts, columns as its N."""
+        return case
 
     @abstractmethod
     def want(self, case: Case, inputs: Inputs) -> Wanted:

@@ -59,6 +59,7 @@ class Judgement:
         want: the oracle's answer.
         tile: rows and columns of the blocks, to name where something is wrong.
         alternatives: what a submission would have computed with a known mistake, by the mistake's name.
+        name: of the output, in messages.
     """
 
     case: Case
@@ -66,6 +67,7 @@ class Judgement:
     want: Wanted
     tile: tuple[int, int]
     alternatives: Mapping[str, Array]
+    name: str = "y"
 
     @cached_property
     def got(self) -> Array:
@@ -168,7 +170,7 @@ class Judgement:
         """Where the first wrong output is, and how many there are."""
         parts = []
         if self.guards_broken:
-            parts.append(f"{self.guards_broken} elements outside of y were overwritten.")
+            parts.append(f"{self.guards_broken} elements outside of {self.name} were overwritten.")
         if self.wrong.any():
             row, column = (int(index) for index in np.argwhere(self.wrong)[0])
             group = int(self.case.groups[row])
@@ -178,8 +180,8 @@ class Judgement:
             if not self.unwritten[row, column]:
                 state = f"is {float(self.got[row, column]):.6g}"
             parts.append(
-                f"Expert {group}, tile {tile}, row {inside} of the expert (row {row} of y), column {column}:"
-                f" y {state}, wanted {self.want.y[row, column]:.6g}."
+                f"Expert {group}, tile {tile}, row {inside} of the expert (row {row} of {self.name}),"
+                f" column {column}: {self.name} {state}, wanted {self.want.y[row, column]:.6g}."
             )
             num, never = int(self.wrong.sum()), int((self.wrong & self.unwritten).sum())
             of_them = f", {never} of them never written" if never else ""
@@ -192,7 +194,7 @@ class Judgement:
 
 
 PATTERNS = {
-    "guards": "it writes outside of y: a store has no bounds test",
+    "guards": "it writes outside of the output: a store has no bounds test",
     "all": "every output is wrong",
     "zeros unwritten": "only outputs that should be 0 are missing",
     "zeros": "only outputs that should be 0 are wrong",

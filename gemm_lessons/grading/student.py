@@ -143,7 +143,8 @@ class Student:
         if not isinstance(exercise, GroupedExercise):
             raise TypeError(f"{exercise.name} has no kernel")
         inputs = exercise.inputs(case, case.rng(self.seed))
-        poison = guarded_output(case.total, case.N)
+        shape = exercise.output_case(case)
+        poison = guarded_output(shape.total, shape.N)
         output = {"output": poison, "guard": NUM_GUARD_ROWS}
         outcome = self._do(exercise.job(case, inputs, output) | {"seed": schedule}, device)
         judgement = None
@@ -152,7 +153,7 @@ class Student:
             if type(whole) is np.ndarray and whole.shape == poison.shape and whole.dtype == np.float32:
                 want = exercise.want(case, inputs)
                 alternatives = exercise.alternatives(case, inputs)
-                judgement = Judgement(case, whole, want, exercise.tile, alternatives)
+                judgement = Judgement(shape, whole, want, exercise.tile, alternatives, exercise.output)
         return Run(case, inputs, outcome, judgement)
 
     def _do(self, job: dict[str, Any], device: str = "sim") -> Outcome:
@@ -193,12 +194,14 @@ class Student:
                 pattern=f"for {run.case}",
                 printed=run.outcome.printed,
             )
-        judgement = run.judgement
-        what = f"y is wrong{on} for {run.case}."
+        judgement, y = run.judgement, run.judgement.name
+        what = f"{y} is wrong{on} for {run.case}."
         if judgement.unwritten.all() and judgement.unwritten.size:
-            what = f"{NOTHING} to y{on}, for {run.case}."
+            what = f"{NOTHING} to {y}{on}, for {run.case}."
             if device == "sim" and run.outcome.stores:
-                what = f"y is still the NaN that it held before, for {run.case}: it is read before it is set."
+                what = (
+                    f"{y} is still the NaN that it held before, for {run.case}: it is read before it is set."
+                )
         where = judgement.describe() if not run.case.hidden else ""
         if finding:
             where = f"{where}\nThe checked simulator says: {finding}".strip()
@@ -233,7 +236,10 @@ class Student:
             lines += [f"{name} = {_short(array)}" for name, array in arrays.items()]
         if small.judgement.wrong.size <= SHOWN_NUMBERS:
             never = "  (nan: never written)" if small.judgement.unwritten.any() else ""
-            lines += [f"y = {_short(small.judgement.got)}{never}", f"wanted {_short(small.judgement.want.y)}"]
+            lines += [
+                f"{small.judgement.name} = {_short(small.judgement.got)}{never}",
+                f"wanted {_short(small.judgement.want.y)}",
+            ]
         else:
             lines.append(small.judgement.describe())
         return "\n".join(lines)
@@ -297,7 +303,8 @@ class Student:
         if stop is not None:
             raise CheckFailedError(self.explained(stop))
         if run.judgement is None or not run.judgement.ok:
-            what = "A budget counts only for a right result, and y is wrong: see the checks above."
+            y = self._grouped().output
+            what = f"A budget counts only for a right result, and {y} is wrong: see the checks above."
             raise CheckFailedError(self.explained(Feedback(what)))
 
     def is_clean(self, *cases: Case, schedules: Sequence[int] = (0, 1)) -> None:
@@ -323,7 +330,8 @@ class Student:
                     raise CheckFailedError(self.explained(stop))
                 if run.judgement is not None and run.judgement.unwritten.any():
                     # why: a kernel that touches nothing has no findings, and earns nothing for that
-                    what = "Nothing was found, but parts of y were never written: see the checks above."
+                    y = self._grouped().output
+                    what = f"Nothing was found, but parts of {y} were never written: see the checks above."
                     raise CheckFailedError(self.explained(Feedback(what)))
 
     def compiles(self) -> None:
