@@ -37,6 +37,8 @@ QUICK = {
     "ex06-costs_ignore_k",
     "ex07-not_clamped",
     "ex07-hole_ends_the_slab",
+    "ex15-tail_not_masked",
+    "ex15-empty_expert_returns",
 }
 
 
