@@ -273,7 +273,7 @@ def broken(
     the checked simulator and on the GPU, since a wrong kernel can take the whole process down.
 
     Args:
-        name: of a step.
+        name: of a step, or of a module of `moe` that is used as one.
         changes: (old, new), each old text exactly once in the step's file, or in `schedule.py`.
         launches: how often the kernel is launched; some mistakes show at the second launch only.
         problem: None for a small one that is ragged in every way.
@@ -356,27 +356,28 @@ def _edit(name: str, changes: Sequence[tuple[str, str]], folder: Path) -> tuple[
     Returns:
         The copy of the step, and the difference as text.
     """
+    file = next(file for file in (f"steps/{name}.py", f"moe/{name}.py") if (PACKAGE / file).exists())
     before = {
-        f"steps/{name}.py": (PACKAGE / "steps" / f"{name}.py").read_text(encoding="utf-8"),
+        file: (PACKAGE / file).read_text(encoding="utf-8"),
         "schedule.py": (PACKAGE / "schedule.py").read_text(encoding="utf-8"),
     }
     after = dict(before)
     for old, new in changes:
         places = [file for file, text in after.items() if text.count(old) == 1]
         if not places:
-            raise LessonError(f"steps/{name}.py or schedule.py must hold this exactly once:\n{old}")
+            raise LessonError(f"{file} or schedule.py must hold this exactly once:\n{old}")
         after[places[0]] = after[places[0]].replace(old, new)
     tag = f"{abs(hash((name, changes))):x}"
     step, schedule = folder / f"broken_{name}_{tag}.py", folder / f"broken_schedule_{tag}.py"
-    text = after[f"steps/{name}.py"]
+    text = after[file]
     if after["schedule.py"] != before["schedule.py"]:
         schedule.write_text(after["schedule.py"], encoding="utf-8")
         text = text.replace("from gemm_lessons.schedule import", f"from {schedule.stem} import")
     step.write_text(text, encoding="utf-8")
     lines: list[str] = []
-    for file, text in before.items():
-        hunks = list(difflib.unified_diff(text.splitlines(), after[file].splitlines(), n=2, lineterm=""))
-        lines += [f"in {file}:"] if hunks else []
+    for changed, text in before.items():
+        hunks = list(difflib.unified_diff(text.splitlines(), after[changed].splitlines(), n=2, lineterm=""))
+        lines += [f"in {changed}:"] if hunks else []
         lines += [line for line in hunks[2:] if not line.startswith("@@")]
     return step, "\n".join(lines)
 
@@ -434,13 +435,22 @@ def main(what: str, file: str, *arguments: str) -> None:
 # --- how fast -----------------------------------------------------------------------------------------
 
 
-def measure(workload: str, steps: Sequence[str], *, parts: bool = False) -> None:
+def measure(
+    workload: str,
+    steps: Sequence[str],
+    *,
+    parts: bool = False,
+    others: Mapping[str, Any] | None = None,
+    results: str = "float32",
+) -> None:
     """Show steps next to padded: timed where there is a GPU, else counted, and as recorded.
 
     Args:
         workload: name of a problem.
         steps: names, in the order of the ladder.
         parts: show what the parts of a step take, too.
+        others: modules that are used as steps but stand outside the ladder, by name.
+        results: which recorded results; their file is called DEVICE-RESULTS.json.
 
     Raises:
         LessonError: a step was wrong or failed.
@@ -449,13 +459,14 @@ def measure(workload: str, steps: Sequence[str], *, parts: bool = False) -> None
     from gemm_lessons.workloads import find_workload
 
     problem = find_workload(workload).problem
+    modules = {name: {**STEPS, **(others or {})}[name] for name in steps}
     if device.choose().is_gpu:
         bench = _bench()
-        bench.ladder(problem, {name: STEPS[name] for name in steps})
+        bench.ladder(problem, modules)
         _show_ladder(_all_right(bench.record), workload, parts=parts)
         return
-    _count(problem, steps)
-    record = _only(recorded(), workload, steps)
+    _count(problem, modules)
+    record = _only(recorded(results), workload, steps)
     if record is None:
         say(NOT_RECORDED.format(what=f"these steps on `{workload}`"))
         return
@@ -512,11 +523,10 @@ def _all_right(record: Record) -> Record:
     return record
 
 
-def _count(problem: GroupedProblem, steps: Sequence[str]) -> None:
+def _count(problem: GroupedProblem, modules: Mapping[str, Any]) -> None:
     from gemm_lessons.measure.checks import counted_works
-    from gemm_lessons.steps import STEPS
 
-    works = counted_works(problem, {name: STEPS[name] for name in steps})
+    works = counted_works(problem, modules)
     say(tables.counted(problem, works, device.choose().num_sms).markdown())
 
 

@@ -9,6 +9,7 @@ from numba import cuda
 from gemm_lessons import device, lesson
 from gemm_lessons.launch import LaunchError
 from gemm_lessons.measure.results import Measurement, Record
+from gemm_lessons.moe import wgrad
 from gemm_lessons.problem import GroupedProblem
 from gemm_lessons.steps import naive
 
@@ -140,11 +141,21 @@ def test_a_child_that_dies_is_no_verdict(tmp_path):
 
 
 def test_without_a_gpu_no_time_is_made_up(capsys, monkeypatch):
-    monkeypatch.setattr(lesson, "recorded", lambda: None)
+    monkeypatch.setattr(lesson, "recorded", lambda results: None)
     lesson.measure("S", ["padded", "naive"])
     shown = capsys.readouterr().out
     assert "| naive | 8 |" in shown
     assert "No times are recorded" in shown
+
+
+def test_a_gradient_is_measured_and_broken_like_a_step(capsys):
+    lesson.measure("S", ["wgrad"], others={"wgrad": wgrad}, results="of nobody")
+    shown = capsys.readouterr().out
+    assert "| wgrad | 1 | 4,096 | 4,096 |" in shown
+    assert "No times are recorded" in shown
+    change = ("start, stop = offsets[group], offsets[group + 1]", "start, stop = 0, offsets[group + 1]")
+    assert not lesson.broken("wgrad", change).right
+    assert "in moe/wgrad.py:" in capsys.readouterr().out
 
 
 class Bench:

@@ -78,6 +78,7 @@ class Bench:
         path: the file that the record is written to, or None to keep it in memory.
         rules: the timing protocol.
         announce: told about every measurement as it arrives.
+        most_sets: of inputs that take turns; large problems have fewer.
     """
 
     gpu: Gpu
@@ -86,6 +87,7 @@ class Bench:
     path: Path | None = None
     rules: Rules = field(default_factory=Rules)
     announce: Callable[[Measurement], None] = lambda measurement: None
+    most_sets: int = 3
     _started: float = field(default_factory=time.monotonic)
     _speeds: dict[str, float] = field(default_factory=dict)  # FLOP/s that a step has shown so far
     # Of the latest problem: inputs on the host, and on the device.
@@ -155,7 +157,7 @@ class Bench:
             self._latest = None
             self.release()
             self.record.problems[problem.name] = describe(problem)
-            sets = 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2
+            sets = min(self.most_sets, 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2)
             host = [draw_inputs(problem, seed) for seed in range(sets)]
             self._latest = (problem, host, [on_device(inputs) for inputs in host])
         return self._latest[1:]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -184,10 +185,13 @@ def fit_loads(config: Config, problem: GroupedProblem, *arrays: Any) -> Config:
     return replace(fitted, vector_loads=fitted.vector_loads and problem.N % VECTOR == 0)
 
 
+@lru_cache(maxsize=2)
 def gradient_of_output(problem: GroupedProblem, seed: int = DY_SEED) -> Array:
-    """A random dy [total_tokens, N] in float32, the same for the same seed on every machine."""
+    """A random dy [total_tokens, N] in float32, read-only, the same for the same seed on every machine."""
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((problem.total_tokens, problem.N), dtype=np.float32)
+    dy = rng.standard_normal((problem.total_tokens, problem.N), dtype=np.float32)
+    dy.flags.writeable = False  # why: the next caller gets the same array
+    return dy
 
 
 def check_dy(problem: GroupedProblem, dy: Any) -> None:
