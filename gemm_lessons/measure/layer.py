@@ -19,7 +19,7 @@ import numpy as np
 
 from gemm_lessons.launch import Graph, launch_parts
 from gemm_lessons.measure import machine
-from gemm_lessons.measure.results import Measurement, Record, StageWork, now, save
+from gemm_lessons.measure.results import Kind, Measurement, Record, StageWork, now, save
 from gemm_lessons.measure.timing import CudaGpu, Gpu, Rules, Timing, summarize, time_calls
 from gemm_lessons.moe import layer
 from gemm_lessons.moe.layer import Config, LayerInputs, LayerProblem, PreparedLayer
@@ -30,14 +30,15 @@ NAME = "layer"
 
 VARIANTS: dict[str, dict[str, Config]] = {
     "bfloat16": {
-        "hopper": Config("hopper"),
         "hopper, SwiGLU in the epilogue": Config("hopper", activation="epilogue"),
+        "hopper": Config("hopper"),
+        "hopper, SwiGLU in the epilogue, router and gather fused": Config("hopper", "router", "epilogue"),
         "hopper, weighed before down": Config("hopper", weighting="activation"),
         "tensor_core": Config("tensor_core"),
     },
     "float32": {
-        "routed": Config("routed"),
         "routed, gather in the load": Config("routed", gather="load"),
+        "routed": Config("routed"),
         "masked": Config("masked"),
         "persistent": Config("persistent"),
     },
@@ -75,7 +76,9 @@ def counted(problem: LayerProblem, config: Config) -> dict[str, StageWork]:
         "down": StageWork(2 * rows * D * F, (rows * F + E * D * F + rows * D) * item),
         "scatter": StageWork(0, rows * D * item + tokens * (2 if problem.residual else 1)),
     }
-    absent = {"gather"} if in_load else set()
+    if config.gather == "router":  # one launch: its moves are the gather's, its reading of x included
+        found["router"] = StageWork(found["router"].flops, found["gather"].num_bytes + 4 * 4 * T * k)
+    absent = {"kernel": set(), "router": {"permute", "gather"}, "load": {"gather"}}[config.gather]
     absent |= {"swiglu"} if fused else set()
     return {name: work for name, work in found.items() if name not in absent}
 
@@ -86,14 +89,17 @@ def time_stages(prepared: PreparedLayer, gpu: Gpu, rules: Rules) -> dict[str, Ti
         launch_parts(prepared, gpu.stream)
     gpu.wait()
     samples: dict[str, list[float]] = {name: [] for name in prepared.parts}
-    for _ in range(rules.samples):
+    for number in range(rules.samples):
+        taken = sum(sum(times) for times in samples.values())
+        if number >= rules.least_samples and taken > rules.seconds * 1e6:
+            break
         gpu.flush()
         events = [gpu.record()]
         for part in prepared.parts.values():
             part(gpu.stream)
             events.append(gpu.record())
         gpu.wait()
-        for name, start, stop in zip(prepared.parts, events, events[1:], strict=True):
+        for name, start, stop in zip(prepared.parts, events[:-1], events[1:], strict=True):
             samples[name].append(gpu.elapsed_us(start, stop))
     return {name: summarize(taken) for name, taken in samples.items()}
 
@@ -115,22 +121,24 @@ class LayerBench:
     path: Path | None = None
     rules: Rules = field(default_factory=Rules)
     announce: Callable[[Measurement], None] = lambda measurement: None
+    _expected: layer.Expected | None = None  # the dense layer takes longer than all the timing: run it once
 
     def run(self, problem: LayerProblem, variants: Mapping[str, Config]) -> None:
         """Time the variants on one problem, and another library's layer beside them."""
         inputs = problem.inputs()
+        self._expected = None
         self.record.problems[problem.name] = describe(problem)
         for name, config in variants.items():
-            self._guarded(problem, name, partial(self._variant, problem, name, config, inputs))
-        self._guarded(problem, TORCH, partial(self._torch, problem, inputs))
+            self._guarded(problem, name, "layer", partial(self._variant, problem, name, config, inputs))
+        self._guarded(problem, TORCH, "peer", partial(self._torch, problem, inputs))
 
-    def _guarded(self, problem: LayerProblem, name: str, measure: Callable[[], None]) -> None:
+    def _guarded(self, problem: LayerProblem, name: str, kind: Kind, measure: Callable[[], None]) -> None:
         try:
             measure()
         except Exception as error:  # whatever one variant does must not lose the others
             reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
             refused = isinstance(error, ProblemError | ModuleNotFoundError)
-            self._write(Measurement(problem.name, name, "layer", "not run" if refused else "failed", reason))
+            self._write(Measurement(problem.name, name, kind, "not run" if refused else "failed", reason))
 
     def _variant(self, problem: LayerProblem, name: str, config: Config, inputs: LayerInputs) -> None:
         prepared = layer.prepare(problem, config, inputs)
@@ -138,7 +146,9 @@ class LayerBench:
         timing = time_calls([replay], self.gpu, self.rules)
         clocks = machine.clocks()
         stages = time_stages(prepared, self.gpu, self.rules)
-        verdict = prepared.check(inputs, launch=lambda _: replay(self.gpu.stream))
+        if self._expected is None:
+            self._expected = layer.expect(problem, inputs, prepared.gates())
+        verdict = prepared.check(inputs, launch=lambda _: replay(self.gpu.stream), expected=self._expected)
         status = "ok" if verdict.ok else "wrong"
         self._write(
             Measurement(

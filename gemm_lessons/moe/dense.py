@@ -84,13 +84,13 @@ def layer_tolerance(x: Array, weights: Weights, gates: Array, dtype: str) -> Arr
     allowed, total = np.zeros(x.shape), np.zeros(x.shape)
     for e in range(len(weights.gate)):
         here = gates[:, e] != 0
-        tokens = x[here].astype(np.float64)
+        tokens = x[here].astype(np.float32)
         gate, gate_error = _product(tokens, weights.gate[e], dtype)
         up, up_error = _product(tokens, weights.up[e], dtype)
         hidden = silu(gate) * up
         hidden_error = 1.1 * np.abs(up) * gate_error + np.abs(silu(gate)) * up_error + unit * np.abs(hidden)
         out, out_error = _product(hidden, weights.down[e], dtype)
-        down = weights.down[e].astype(np.float64)
+        down = weights.down[e].astype(np.float32)
         out_error += SIGMAS / np.sqrt(3) * np.sqrt(np.square(hidden_error) @ np.square(down).T)
         weight = np.abs(gates[here, e : e + 1])
         allowed[here] += weight * (out_error + unit * np.abs(out))
@@ -104,7 +104,7 @@ def unit_of(dtype: str) -> float:
 
 
 def _product(x: Array, w: Array, dtype: str) -> tuple[Array, Array]:
-    """The product x @ w.T in float64, and how far a right kernel may be from it."""
-    w = w.astype(np.float64)
+    """The product x @ w.T, and how far a right kernel may be from it; float32 is enough for a bound."""
+    w = w.astype(np.float32)
     want, spread = x @ w.T, np.sqrt(np.square(x) @ np.square(w).T)
     return want, tolerance(want, spread, w.shape[1], dtype)
