@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -450,3 +451,48 @@ def test_refuses_inputs_that_do_not_fit():
     with pytest.raises(ProblemError, match="up is bfloat16"):
         layer.prepare(problem, LOADED, inputs._replace(experts=wrong))
     assert isinstance(inputs, LayerInputs)
+
+
+# --- the page of systems ---------------------------------------------------------------------------------
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = (ROOT / "docs" / "systems.md").read_text(encoding="utf-8")
+
+
+def test_the_page_names_every_system_and_its_layer():
+    for name, make in SYSTEMS.items():
+        section = PAGE.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert f"Layer: `systems.{make.__name__}`" in section
+
+
+def test_the_page_names_tests_that_exist():
+    named = set(re.findall(r"`tests/(test_\w+\.py)::(test_\w+)`", PAGE))
+    assert len(named) > 15
+    missing = [
+        f"{file}::{test}"
+        for file, test in sorted(named)
+        if f"\ndef {test}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
+def test_every_mechanism_has_a_test_or_says_that_it_is_missing():
+    rows = [row.strip("|").split("|") for row in PAGE.splitlines() if row.startswith("| ")]
+    silent = [
+        what
+        for what, here, shown in rows
+        if not (shown.strip() or "not here" in here or what.strip().startswith("("))
+    ]
+    assert silent == []
+
+
+def test_the_page_s_example_runs():
+    example = "\n".join(line[4:] for line in PAGE.splitlines() if line.startswith("    "))
+    assert "raise_if_wrong" in example
+    small = example.replace(
+        "64, width=128, hidden=64, num_experts=256", "4, width=32, hidden=16, num_experts=32"
+    )
+    assert small != example
+    names: dict[str, object] = {}
+    exec(compile(example if ON_GPU else small, "docs/systems.md", "exec"), names)
+    assert names["prepared"].parts
