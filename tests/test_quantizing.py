@@ -46,7 +46,7 @@ def test_a_wrong_result_is_noticed(steady, monkeypatch):
     assert not measure(None, "tiny", (5, 256), (1, 128), "float32", None).right
 
 
-@pytest.mark.parametrize("path", FOLDER.glob("quantize-*.json"), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("quantize-*.json")), ids=lambda path: path.stem)
 def test_what_is_recorded_was_right_and_complete(path):
     record = json.loads(path.read_text(encoding="utf-8"))
     assert record["command"] == quantizing.COMMAND

@@ -109,7 +109,8 @@ class Judgement:
         for name, other in self.alternatives.items():
             differs = here & (np.abs(other - self.want.y) > self.want.allowed)
             with np.errstate(invalid="ignore"):
-                close = np.abs(self.got - other) <= 4 * self.want.allowed + 1e-5
+                # why relative, too: a wrong formula's result may be far larger than the right one
+                close = np.abs(self.got - other) <= 4 * self.want.allowed + 1e-5 * (1 + np.abs(other))
             if differs.any() and close[here].mean() >= MATCH and differs[here].mean() >= MATCH / 2:
                 found.append(name)
         return found

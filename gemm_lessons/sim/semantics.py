@@ -107,6 +107,8 @@ class _Float(float):
 
 def _round(value: Any, digits: Any = None) -> Any:
     """``round``, as Python does it for a float; NumPy's multiplies and divides."""
+    if digits is None and isinstance(value, float | np.floating) and not math.isfinite(value):
+        return 0  # as the cast to an integer that a GPU makes of it; Python raises
     if digits is None or not isinstance(value, np.floating):
         return round(value) if digits is None else round(value, int(digits))
     return type(value)(round(float(value), int(digits)))

@@ -39,6 +39,11 @@ QUICK = {
     "ex07-hole_ends_the_slab",
     "ex15-tail_not_masked",
     "ex15-empty_expert_returns",
+    "ex09-scale_once_first",
+    "ex09-divides_by_scale_of_w",
+    "ex09-not_saturated",
+    "ex09-zero_block_divides_by_zero",
+    "ex09-tail_block_dropped",
 }
 
 

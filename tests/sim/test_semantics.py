@@ -191,3 +191,15 @@ def test_atomics_compute_in_the_type_of_the_array():
     np.testing.assert_array_equal(f, np.array([0.1, -1.5, 3, -3, 2], np.float32))
     np.testing.assert_array_equal(i, [-(2**31), 7, 15, 9])
     np.testing.assert_array_equal(u, [0, 2])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_rounding_what_is_not_finite_gives_an_integer_and_no_exception(value):
+    @cuda.jit
+    def kernel(x, out):
+        out[0] = round(x[0])
+        out[1] = round(x[1])
+
+    out = np.full(2, 7, np.int32)
+    kernel[1, 1](np.array([value, 2.5], np.float32), out)
+    assert out.tolist() == [0, 2]

@@ -1,0 +1,22 @@
+"""The codes' sum is the output."""
+
+from numba import cuda, float32, int32
+
+MISCONCEPTION = "scale-missing"
+CAUGHT_BY = "test_one_block"
+
+
+@cuda.jit
+def scaled_kernel(codes, scales, w, w_scales, ends, y):
+    col, row = cuda.grid(2)
+    if row < y.shape[0] and col < y.shape[1]:
+        expert = 0
+        while ends[expert] <= row:
+            expert += 1
+        acc = float32(0.0)
+        for block in range(scales.shape[1]):
+            part = int32(0)
+            for k in range(block * BLOCK_K, min(block * BLOCK_K + BLOCK_K, codes.shape[1])):
+                part += codes[row, k] * w[expert, col, k]
+            acc += float32(part)
+        y[row, col] = acc

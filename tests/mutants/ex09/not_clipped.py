@@ -1,0 +1,22 @@
+"""The scale comes from the largest magnitude, as in the lesson."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "not-clipped"
+CAUGHT_BY = "test_scales"
+
+
+@cuda.jit
+def quantize_kernel(x, codes, scales):
+    block, row = cuda.grid(2)
+    if row < x.shape[0] and block < scales.shape[1]:
+        first, last = block * BLOCK_K, min(block * BLOCK_K + BLOCK_K, x.shape[1])
+        amax = float32(0.0)
+        for k in range(first, last):
+            amax = max(amax, abs(x[row, k]))
+        scale = amax / float32(127.0)
+        if amax == float32(0.0):
+            scale = float32(1.0)
+        scales[row, block] = scale
+        for k in range(first, last):
+            codes[row, k] = round(min(max(x[row, k] / scale, float32(-127.0)), float32(127.0)))
