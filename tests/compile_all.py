@@ -24,9 +24,26 @@ from gemm_lessons.moe import (
 )
 from gemm_lessons.moe.router import DeepSeek, TopK, TopP
 from gemm_lessons.problem import GroupedProblem
-from gemm_lessons.steps import STEPS, hopper, masked, padded, persistent, tensor_core, tiled, tiled_fp8
+from gemm_lessons.steps import (
+    STEPS,
+    decode,
+    hopper,
+    masked,
+    padded,
+    persistent,
+    tensor_core,
+    tiled,
+    tiled_fp8,
+)
 
 COMPUTE_CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+DECODED = (  # dtype, tokens of an expert on average, compute capability, shared memory of a block
+    *(("bfloat16", tokens, (9, 0), 232448) for tokens in (4, 8, 64)),
+    *(("float8_e4m3fn", tokens, (9, 0), 232448) for tokens in (4, 8, 64)),
+    ("float16", 4, (9, 0), 232448),
+    ("bfloat16", 64, (8, 0), 166912),
+    ("float8_e4m3fn", 4, (8, 9), 101376),
+)
 TOKENS = {"hopper": 256, "hopper, 128 tokens": 64, "hopper, 64 tokens": 8}  # of an expert, on average
 
 
@@ -128,6 +145,14 @@ def tensor_kernels():
         yield name, hopper.make_kernel(config), hopper.SIGNATURE, (9, 0)
     static = replace(hopper.CONFIG, stealing=False)
     yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
+    for dtype, tokens, capability, shared_bytes in DECODED:
+        config = decode.choose_config(GroupedProblem((tokens,), 128, 128, dtype), shared_bytes)
+        yield (
+            f"decode, {dtype}, {config.tokens} tokens",
+            decode.make_kernel(config),
+            decode.SIGNATURE,
+            capability,
+        )
     for tokens in (256, 64, 8):
         config = hopper.choose_config(GroupedProblem((tokens,), 128, 64, "bfloat16"))
         kernel = hopper.make_kernel(config, swiglu_epilogue.make_store)
@@ -179,7 +204,7 @@ def main() -> int:
     work += quantizing_kernels()
     for name, kernel, signature, compute_capability in work:
         # The float type and the width of loads are the same for all generations: look at one.
-        ptx = compute_capability == (9, 0) or "tensor_core" in name
+        ptx = compute_capability == (9, 0) or "tensor_core" in name or "decode" in name
         compiled = compile_only.compile_kernel(kernel, signature, compute_capability, ptx=ptx)
         facts = {
             "kernel": name,
@@ -191,6 +216,7 @@ def main() -> int:
             "float64": ".f64" in compiled.ptx,
             "vector_loads": "ld.global.v4.f32" in compiled.ptx,
             "mma": compiled.ptx.count("mma.sync"),
+            "streams": "L2::cache_hint.L2::256B" in compiled.ptx,
             "wgmma": compiled.ptx.count("wgmma.mma_async"),
         }
         print(json.dumps(facts), flush=True)

@@ -67,6 +67,16 @@ def test_the_hopper_kernels_multiply_with_wgmma_in_every_width(compiled):
 
 
 def test_the_tensor_core_kernels_multiply_with_mma(compiled):
-    found = {(facts["kernel"], facts["sm"]) for facts in compiled if facts["mma"]}
+    found = {
+        (facts["kernel"], facts["sm"])
+        for facts in compiled
+        if facts["mma"] and not facts["kernel"].startswith("decode")
+    }
     expected = {(f"tensor_core, {dtype}", sm) for dtype in ("float16", "bfloat16") for sm in ("8.0", "9.0")}
     assert found == expected | {("tensor_core, Turing", "7.5")}
+
+
+def test_the_decode_kernels_multiply_with_mma_and_stream_the_weights(compiled):
+    decoding = [facts for facts in compiled if facts["kernel"].startswith("decode")]
+    assert {facts["sm"] for facts in decoding} == {"8.0", "8.9", "9.0"}
+    assert [facts for facts in decoding if not (facts["mma"] and facts["streams"])] == []

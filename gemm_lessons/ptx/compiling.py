@@ -22,14 +22,14 @@ def inlined(function: Callable[..., Any]) -> Any:
     return cuda.jit(device=True, forceinline=True, lto=True)(function)
 
 
-def whole_kernel(num_threads: int) -> Callable[[Callable[..., Any]], Any]:
-    """Make a kernel that is optimised at link time, for blocks of `num_threads`, one block to an SM.
+def whole_kernel(num_threads: int, blocks_per_sm: int = 1) -> Callable[[Callable[..., Any]], Any]:
+    """Make a kernel that is optimised at link time, for blocks of `num_threads`, so many to an SM.
 
     The number of threads is what tells ptxas how many registers each of them may have.
     """
     if SIMULATED:
         return cuda.jit
-    return cuda.jit(lto=True, launch_bounds=(num_threads, 1))
+    return cuda.jit(lto=True, launch_bounds=(num_threads, blocks_per_sm))
 
 
 def one_of(functions: Mapping[int, Any]) -> Any:

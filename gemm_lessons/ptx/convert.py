@@ -67,3 +67,18 @@ def unpack_e4m3(ctx: Any, pair: Any) -> tuple[Any, ...]:
     """
     codes = np.array([int(pair) & 0xFF, int(pair) >> 8 & 0xFF], np.uint8)
     return tuple(codes.view(E4M3).astype(np.float32))
+
+
+@instruction(
+    "{ .reg .b16 l, h; mov.b32 {l, h}, $2; cvt.rn.f16x2.e4m3x2 $0, l; cvt.rn.f16x2.e4m3x2 $1, h; }",
+    "=r,=r,r",
+    "UniTuple(uint32, 2)(uint32)",
+    memory=False,
+)
+def e4m3_to_f16(ctx: Any, word: Any) -> tuple[int, int]:
+    """The four e4m3 of a word as float16, exactly: two words of two; any thread.
+
+    PTX manual: cvt.
+    """
+    low, high = np.array([int(word) & 0xFFFFFFFF], np.uint32).view(E4M3).astype(np.float16).view(np.uint32)
+    return int(low), int(high)

@@ -126,6 +126,17 @@ def st_global_v2(ctx, address, low, high):
     ctx.store(int(address), np.array(words, np.uint32))
 
 
+@instruction(
+    "st.global.v4.f32 [$0], {$1, $2, $3, $4};", "l,f,f,f,f", "void(int64,float32,float32,float32,float32)"
+)
+def st_global_v4_f32(ctx, address, a, b, c, d):
+    """Store four neighbouring float32 at once; each thread for itself, address a multiple of 16 bytes.
+
+    PTX ISA, "Data Movement and Conversion Instructions: st".
+    """
+    ctx.store(int(address), np.array([a, b, c, d], np.float32))
+
+
 if SIMULATED:
 
     def _address_of(ctx: Any, array: Any, index: Any) -> int:

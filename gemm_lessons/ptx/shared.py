@@ -44,6 +44,15 @@ def ld_shared_v4(ctx: Any, address: Any) -> tuple[int, ...]:
     return tuple(int(word) for word in ctx.load(int(address), np.uint32, 4))
 
 
+@instruction("ld.shared.f32 $0, [$1];", "=f,r", "float32(uint32)")
+def ld_shared_f32(ctx: Any, address: Any) -> Any:
+    """Read a float32 of shared memory; any thread, address a multiple of 4.
+
+    PTX manual: ld.
+    """
+    return ctx.load(int(address), np.float32)[0]
+
+
 @instruction(
     "st.global.v4.u32 [$0], {$1, $2, $3, $4};", "l,r,r,r,r", "void(uint64,uint32,uint32,uint32,uint32)"
 )

@@ -17,6 +17,16 @@ def fence_proxy_async(ctx: Any) -> None:
     ctx.fence("proxy.async")
 
 
+@instruction("fence.acq_rel.gpu;", "", "void()")
+def fence_acq_rel_gpu(ctx: Any) -> None:
+    """Order this thread's memory accesses before it with those after it, for all of the GPU; any thread.
+
+    With an atomic behind it, it hands data to another block; `cuda.threadfence` is the stronger fence.sc,
+    which takes longer.  PTX manual: membar / fence.
+    """
+    ctx.fence("device")
+
+
 class _NamedBarrier:
     def __init__(self) -> None:
         self.phase = 0

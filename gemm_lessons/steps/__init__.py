@@ -28,10 +28,10 @@ NAMES = (
 )
 
 # bfloat16 or float16 in, float32 sums: the same names, but other dtypes and larger tiles.
-TENSOR_NAMES = ("tensor_core", "hopper")
+TENSOR_NAMES = ("tensor_core", "hopper", "decode")
 
 # float8_e4m3fn with scales in (`quantize.QuantizedInputs`), float32 sums, bfloat16 out.
-FP8_NAMES = ("tiled_fp8",)
+FP8_NAMES = ("tiled_fp8", "decode")
 
 STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}
 TENSOR_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in TENSOR_NAMES}
@@ -45,5 +45,5 @@ def steps_for(dtype: str) -> dict[str, ModuleType]:
         return STEPS
     if dtype == "float8_e4m3fn":
         return FP8_STEPS
-    names = {"float16": ("tensor_core",), "bfloat16": TENSOR_NAMES}.get(dtype, ())
+    names = {"float16": ("tensor_core", "decode"), "bfloat16": TENSOR_NAMES}.get(dtype, ())
     return {name: TENSOR_STEPS[name] for name in names}

@@ -10,9 +10,16 @@ from numba import cuda, float32, uint8
 from gemm_lessons import compile_only
 from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.compiling import whole_kernel
-from gemm_lessons.ptx.convert import max_magnitude, pack_e4m3, unpack_e4m3
-from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
-from gemm_lessons.ptx.global_memory import ld_global_u8, ld_global_u32, st_global_v2
+from gemm_lessons.ptx.convert import e4m3_to_f16, max_magnitude, pack_e4m3, unpack_e4m3
+from gemm_lessons.ptx.cp_async import (
+    cp_async_4,
+    cp_async_16,
+    cp_async_16_stream,
+    cp_async_commit,
+    cp_async_wait,
+    evict_first,
+)
+from gemm_lessons.ptx.global_memory import ld_global_u8, ld_global_u32, st_global_v2, st_global_v4_f32
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
@@ -35,6 +42,7 @@ from gemm_lessons.ptx.mbarrier import (
 )
 from gemm_lessons.ptx.shared import (
     ld_global_v4,
+    ld_shared_f32,
     ld_shared_v4,
     shared_address,
     st_global_u32,
@@ -46,6 +54,7 @@ from gemm_lessons.ptx.sync import (
     bar_sync,
     cluster_rank,
     cluster_sync,
+    fence_acq_rel_gpu,
     fence_proxy_async,
     mapa,
     setmaxnreg_dec,
@@ -101,6 +110,8 @@ def every_instruction(address, words, sums):
     wgmma_commit()
     wait_products()
     cp_async_16(there, address, 16)
+    cp_async_16_stream(there, address, 16, evict_first())
+    cp_async_4(there, address, 4)
     cp_async_commit()
     wait_copies()
     a, b, c, d = ldmatrix_x4(there)
@@ -124,6 +135,9 @@ def every_instruction(address, words, sums):
     words[4] = as_word(as_float32(b) + low)
     words[5] = pack_e4m3(max_magnitude(e, f), g)
     sums[8], sums[9] = unpack_e4m3(words[5])
+    words[6], words[7] = e4m3_to_f16(words[5])
+    st_global_v4_f32(address, ld_shared_f32(there), e, f, g)
+    fence_acq_rel_gpu()
     st_global_v2(address, ld_global_u32(address, words[5]), ld_global_u8(address, words[4]))
 
 

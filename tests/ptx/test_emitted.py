@@ -44,6 +44,13 @@ EMITTED = (
     r"wgmma\.commit_group\.sync\.aligned;",
     r"wgmma\.wait_group\.sync\.aligned 1;",
     r"cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+\], 16, %r\d+;",
+    r"cp\.async\.cg\.shared\.global\.L2::cache_hint\.L2::256B \[%r\d+\], \[%rd\d+\], 16, %r\d+, %rd\d+;",
+    r"createpolicy\.fractional\.L2::evict_first\.b64 %rd\d+, 1\.0;",
+    r"cp\.async\.ca\.shared\.global \[%r\d+\], \[%rd\d+\], 4, %r\d+;",
+    r"cvt\.rn\.f16x2\.e4m3x2 %r\d+, l; cvt\.rn\.f16x2\.e4m3x2 %r\d+, h;",
+    r"ld\.shared\.f32 %f\d+, \[%r\d+\];",
+    r"st\.global\.v4\.f32 \[%rd\d+\], \{(%f\d+, ){3}%f\d+\};",
+    r"fence\.acq_rel\.gpu;",
     r"cp\.async\.commit_group;",
     r"cp\.async\.wait_group 2;",
     r"ldmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 \{(%r\d+, ){3}%r\d+\}, \[%r\d+\];",
@@ -80,7 +87,7 @@ EMITTED = (
 MOVABLE = {
     "shared_address", "cluster_rank", "mapa", "div_u32", "pack_bf16", "pack_f16", "mma", "tid_x",
     "unpack_bf16", "unpack_f16", "as_float32", "as_word", "ex2_approx", "rcp_approx",
-    "max_magnitude", "pack_e4m3", "unpack_e4m3",
+    "max_magnitude", "pack_e4m3", "unpack_e4m3", "e4m3_to_f16", "evict_first",
 }  # fmt: skip
 
 

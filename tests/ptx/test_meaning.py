@@ -12,8 +12,16 @@ from gemm_lessons import device, tensor_map
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.compiling import whole_kernel
-from gemm_lessons.ptx.cp_async import cp_async_16, cp_async_commit, cp_async_wait
-from gemm_lessons.ptx.global_memory import address_of
+from gemm_lessons.ptx.convert import e4m3_to_f16
+from gemm_lessons.ptx.cp_async import (
+    cp_async_4,
+    cp_async_16,
+    cp_async_16_stream,
+    cp_async_commit,
+    cp_async_wait,
+    evict_first,
+)
+from gemm_lessons.ptx.global_memory import address_of, st_global_v4_f32
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
@@ -31,7 +39,13 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_init,
     mbarrier_try_wait,
 )
-from gemm_lessons.ptx.shared import ld_shared_v4, shared_address, st_global_v4, st_shared_v4
+from gemm_lessons.ptx.shared import (
+    ld_shared_f32,
+    ld_shared_v4,
+    shared_address,
+    st_global_v4,
+    st_shared_v4,
+)
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
 from gemm_lessons.ptx.sync import bar_sync, cluster_rank, cluster_sync, fence_proxy_async, mapa
 from gemm_lessons.ptx.tma import (
@@ -257,6 +271,52 @@ def test_cp_async_copies_or_clears():
     out = zeros((32, 4))
     Launch(copy_pieces, 1, 32, (to_device(source), out))()
     np.testing.assert_array_equal(out.copy_to_host(), np.where(np.arange(32)[:, None] % 3, source, 0))
+
+
+@cuda.jit
+def copy_words_and_streams(source, words, out):
+    s_pieces = cuda.shared.array((32, 4), uint32, alignment=16)
+    t = cuda.threadIdx.x
+    target = shared_address(s_pieces) + t * 16
+    st_shared_v4(target, 7, 7, 7, 7)
+    cp_async_16_stream(target, address_of(source, (t, 0)), 16 if t % 5 else 0, evict_first())
+    cp_async_commit()
+    wait_all_copies()
+    cp_async_4(target + 8, address_of(words, (t,)), 4 if t % 3 else 0)
+    cp_async_commit()
+    wait_all_copies()
+    first = ld_shared_f32(target)
+    third = ld_shared_f32(target + 8)
+    st_global_v4_f32(
+        address_of(out, (t, 0)), first, ld_shared_f32(target + 4), third, ld_shared_f32(target + 12)
+    )
+
+
+def test_streams_of_pieces_and_words_of_floats():
+    source = np.random.default_rng(9).standard_normal((32, 4)).astype(np.float32)
+    words = np.random.default_rng(10).standard_normal(32).astype(np.float32)
+    out = zeros((32, 4), np.float32)
+    Launch(copy_words_and_streams, 1, 32, (to_device(source.view(np.uint32)), to_device(words), out))()
+    t = np.arange(32)
+    want = np.where(t[:, None] % 5, source, 0)
+    want[:, 2] = np.where(t % 3, words, 0)
+    np.testing.assert_array_equal(out.copy_to_host(), want)
+
+
+@cuda.jit
+def all_codes(words, out):
+    t = cuda.threadIdx.x
+    out[t, 0], out[t, 1] = e4m3_to_f16(words[t])
+
+
+def test_every_e4m3_is_a_float16():
+    codes = np.arange(256, dtype=np.uint8)
+    out = zeros((64, 2))
+    Launch(all_codes, 1, 64, (to_device(codes.view(np.uint32)), out))()
+    got = out.copy_to_host().view(np.float16).reshape(-1)
+    want = codes.view(ml_dtypes.float8_e4m3fn).astype(np.float16)
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_array_equal(np.signbit(got[~np.isnan(want)]), np.signbit(want[~np.isnan(want)]))
 
 
 BOX_ROWS, BOX_BYTES = 16, 16 * 128
