@@ -84,7 +84,7 @@ def fake(monkeypatch):
 
 def test_a_replay_is_judged_by_what_it_wrote(fake):
     torch, inputs = fake(), PROBLEM.inputs()
-    run = peers._torch_run(PROBLEM, torch.product(inputs))
+    run = peers.torch_run(PROBLEM, torch.product(inputs))
     run.eager(0)
     assert run.judge(GPU, inputs).ok
     assert run.note == ""
@@ -92,7 +92,7 @@ def test_a_replay_is_judged_by_what_it_wrote(fake):
 
 def test_a_replay_that_does_nothing_is_wrong(fake):
     torch, inputs = fake(), PROBLEM.inputs()
-    run = peers._torch_run(PROBLEM, torch.product(inputs))
+    run = peers.torch_run(PROBLEM, torch.product(inputs))
     torch.replayed = []
     run.eager(0)  # leaves a right result behind, which must not pass for the replay's
     assert not run.judge(GPU, inputs).ok
@@ -100,6 +100,6 @@ def test_a_replay_that_does_nothing_is_wrong(fake):
 
 def test_what_cannot_be_captured_is_called_and_says_so(fake):
     torch, inputs = fake(can_capture=False), PROBLEM.inputs()
-    run = peers._torch_run(PROBLEM, torch.product(inputs))
+    run = peers.torch_run(PROBLEM, torch.product(inputs))
     assert run.judge(GPU, inputs).ok
     assert run.note == "without a CUDA graph: operation not permitted when stream is capturing"

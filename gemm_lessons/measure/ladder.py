@@ -242,6 +242,7 @@ class Bench:
             samples=timing.samples,
             useful_tflops=useful / timing.median_us / 1e6,
             percent_of_roofline=self.peaks.percent(of_what, timing.median_us),
+            percent_of_read=self.peaks.percent_of_read(of_what, timing.median_us),
             host_us=enqueue,
             launch_us=eager.median_us - timing.median_us if eager else None,
             work=runs[0].work,

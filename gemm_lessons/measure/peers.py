@@ -80,7 +80,7 @@ def _array(tensor: Any, dtype: np.dtype[Any]) -> Array:
     return array
 
 
-def _torch_run(
+def torch_run(
     problem: GroupedProblem, compute: Callable[[], Any], rows: Callable[[Any], Any] = lambda y: y
 ) -> Run:
     """Wrap torch calls: the same stream as everybody else, and a CUDA graph if torch can capture them.
@@ -142,7 +142,7 @@ def _padded_bmm(problem: GroupedProblem, inputs: Inputs) -> Run:
     def rows(y: Any) -> Any:
         return torch.cat([y[group, :count] for group, count in enumerate(problem.counts)])
 
-    return _torch_run(problem, lambda: torch.bmm(x_padded, w, out=y_padded), rows)
+    return torch_run(problem, lambda: torch.bmm(x_padded, w, out=y_padded), rows)
 
 
 def _expert_loop(problem: GroupedProblem, inputs: Inputs) -> Run:
@@ -163,7 +163,7 @@ def _expert_loop(problem: GroupedProblem, inputs: Inputs) -> Run:
             torch.mm(rows, weights, out=out)
         return y
 
-    return _torch_run(problem, compute)
+    return torch_run(problem, compute)
 
 
 def _grouped_mm(problem: GroupedProblem, inputs: Inputs) -> Run:
@@ -171,7 +171,7 @@ def _grouped_mm(problem: GroupedProblem, inputs: Inputs) -> Run:
 
     x, w = _tensor(inputs.x), _tensor(inputs.w).transpose(1, 2)
     ends = torch.from_numpy(problem.offsets[1:].copy()).cuda()
-    return _torch_run(problem, lambda: torch._grouped_mm(x, w, offs=ends))
+    return torch_run(problem, lambda: torch._grouped_mm(x, w, offs=ends))
 
 
 # cudaDataType_t, cublasComputeType_t and cublasOperation_t, from CUDA's library_types.h and cublas_api.h.

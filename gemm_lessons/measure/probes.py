@@ -10,13 +10,14 @@ from gemm_lessons import device
 
 device.choose()
 
-from numba import cuda, float32, int32, uint32, uint64  # noqa: E402  why late: the device is chosen first
+from numba import cuda, float32, int32, int64, uint32  # noqa: E402  why late: the device is chosen first
 
+from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32  # noqa: E402
 from gemm_lessons.ptx.matrix import mma_m16n8k16  # noqa: E402
 
 THREADS = 256
 BLOCKS_PER_SM = 8  # 2048 threads: as many as an SM of a data-center GPU holds
-READS = 8  # loads in flight per thread
+READS = 4  # loads of 16 bytes in flight per thread: 128 KB on an SM, four times bandwidth x latency
 CHAINS = 8  # independent multiply-adds per thread: more than the latency of one
 FMA_UNROLL = 32
 MMA_CHAINS = 16  # independent tiles of a warp, as many as half of a 64 x 64 warp tile
@@ -25,17 +26,27 @@ MMA_FLOPS = 2 * 16 * 8 * 16
 MMA_BLOCKS_PER_SM = 1  # of 8 warps, two for each tensor core
 
 
+def values_read_at_a_time(grid: int) -> int:
+    """Float32 that all threads of a grid have in flight at a time: `read_kernel` reads multiples of it."""
+    return grid * THREADS * READS * 4
+
+
 @cuda.jit
-def read_kernel(words: Any, sink: Any) -> None:
-    """Read 64-bit words, coalesced, and keep nothing but their parity."""
-    step = cuda.gridsize(1)
-    first = cuda.grid(1)
-    parity = uint64(0)
-    for i in range(first, words.size - (READS - 1) * step, READS * step):
+def read_kernel(values: Any, sink: Any) -> None:
+    """Read float32, 16 bytes a thread at a time, and keep nothing but their sum.
+
+    There are a multiple of gridsize * READS * 4 of them: what is left over is not read.
+    """
+    step, first = cuda.gridsize(1), cuda.grid(1)
+    total = float32(0.0)
+    at = address_of(values, (first * 4,))
+    for _ in range(first, values.size // 4 - (READS - 1) * step, READS * step):
         for j in range(READS):
-            parity ^= words[i + j * step]
-    if parity == uint64(1):  # why: without a use of what was read, the compiler drops the loads
-        sink[0] = parity
+            a, b, c, d = ld_global_v4_f32(int64(at + j * step * 16), 1)
+            total += a + b + c + d
+        at = int64(at + READS * step * 16)
+    if total == float32(1.5):  # why: without a use of what was read, the compiler drops the loads
+        sink[0] = total
 
 
 @cuda.jit(fastmath=True)

@@ -43,6 +43,8 @@ class Measurement:
         samples: how many calls were timed.
         useful_tflops: useful FLOPs per second, padding never counted, in 10 ** 12.
         percent_of_roofline: of this problem on this device, 0 to 100.
+        percent_of_read: of the measured bandwidth of reading alone, for the fewest bytes that this problem
+            can move; what counts where few tokens meet many weights.
         host_us: what the host spends to enqueue one call without a graph.
         launch_us: device time without a graph minus device time with one.
         work: counted work: launches, blocks, tiles, flops, packed_bytes.
@@ -61,6 +63,7 @@ class Measurement:
     samples: int = 0
     useful_tflops: float | None = None
     percent_of_roofline: float | None = None
+    percent_of_read: float | None = None
     host_us: float | None = None
     launch_us: float | None = None
     work: dict[str, int] = field(default_factory=dict)

@@ -63,6 +63,10 @@ class Peaks:
         least = self.least_us(problem)
         return None if least is None else 100 * least / measured_us
 
+    def percent_of_read(self, problem: GroupedProblem, measured_us: float) -> float:
+        """The fewest bytes of a problem, per second, of the bandwidth of reading alone; 0 to 100."""
+        return 100 * problem.least_bytes / (measured_us * 1e-6) / self.read_bytes_per_s
+
 
 def cache_path() -> Path:
     """Where measured peaks are kept; XDG_CACHE_HOME is honoured."""
@@ -130,19 +134,19 @@ def _bandwidths(gpu: CudaGpu) -> tuple[float, float]:
 
     free, _ = cuda.current_context().get_memory_info()
     grid = probes.BLOCKS_PER_SM * device.choose().num_sms
-    num_words = int(min(2**30, free // 4)) // 8
-    num_words -= num_words % (grid * probes.THREADS * probes.READS)  # the kernel skips what is left over
-    source, target = (cuda.to_device(np.zeros(num_words, np.uint64)) for _ in range(2))
-    sink = cuda.to_device(np.zeros(1, np.uint64))
+    num_values = int(min(2**30, free // 4)) // 4
+    num_values -= num_values % probes.values_read_at_a_time(grid)
+    source, target = (cuda.to_device(np.zeros(num_values, np.float32)) for _ in range(2))
+    sink = cuda.to_device(np.zeros(1, np.float32))
     addresses = [array.__cuda_array_interface__["data"][0] for array in (target, source)]
 
     def copy(stream: Any) -> None:
-        gpu.ask(driver.cuMemcpyDtoDAsync, *addresses, num_words * 8, int(stream))
+        gpu.ask(driver.cuMemcpyDtoDAsync, *addresses, num_values * 4, int(stream))
 
     def read(stream: Any) -> None:
         probes.read_kernel[grid, probes.THREADS, stream](source, sink)
 
-    return _rate(2 * num_words * 8, [copy], gpu), _rate(num_words * 8, [read], gpu)
+    return _rate(2 * num_values * 4, [copy], gpu), _rate(num_values * 4, [read], gpu)
 
 
 def _fma_peak(gpu: CudaGpu) -> float:
