@@ -141,10 +141,10 @@ def check(
 ) -> None:
     """Run steps on every ragged case and compare each output with NumPy."""
     from gemm_lessons.measure.checks import check_step, ragged_problems, suited
-    from gemm_lessons.steps import STEPS, TENSOR_STEPS
+    from gemm_lessons.steps import FP8_STEPS, STEPS, TENSOR_STEPS
 
     # why not all without a GPU: the simulated tensor-core steps take minutes; name them to check them
-    all_steps = STEPS | TENSOR_STEPS
+    all_steps = STEPS | TENSOR_STEPS | FP8_STEPS
     chosen = _choose(steps, all_steps if steps or device.choose().is_gpu else STEPS)
     problems = ragged_problems(on_gpu=device.choose().is_gpu, small=small)
     _say_device()

@@ -40,6 +40,7 @@ from gemm_lessons.measure import tables
 from gemm_lessons.measure.results import Record, recorded
 from gemm_lessons.pictures import Limits
 from gemm_lessons.problem import GroupedProblem, ProblemError
+from gemm_lessons.quantize import draw_inputs
 from gemm_lessons.sim.report import SimulatorError
 from gemm_lessons.trace import Timeline
 
@@ -238,7 +239,7 @@ def judge(step: Any, problem: GroupedProblem, launches: int = 1) -> Verdict:
     """Launch a step a few times and compare each result with NumPy, until one is wrong."""
     from gemm_lessons.launch import LaunchError
 
-    inputs = problem.inputs()
+    inputs = draw_inputs(problem)
     lines: list[str] = []
     try:
         prepared = step.prepare(problem, inputs=inputs)
@@ -290,7 +291,9 @@ def broken(
         path, difference = _edit(name, changes, Path(folder))
         display(verbatim(difference))
         if device.choose().is_gpu:
-            extents = repr((problem.counts, problem.N, problem.K)) if problem else "None"
+            extents = "None"
+            if problem:
+                extents = repr((problem.counts, problem.N, problem.K, problem.dtype))
             verdict = _child("sim", ["step", str(path), str(launches), extents])
             _say_verdict("This GPU", _child("gpu", ["step", str(path), str(launches), extents]))
         else:
@@ -441,7 +444,8 @@ def measure(
     *,
     parts: bool = False,
     others: Mapping[str, Any] | None = None,
-    results: str = "float32",
+    dtype: str = "float32",
+    results: str | None = None,
 ) -> None:
     """Show steps next to padded: timed where there is a GPU, else counted, and as recorded.
 
@@ -450,23 +454,24 @@ def measure(
         steps: names, in the order of the ladder.
         parts: show what the parts of a step take, too.
         others: modules that are used as steps but stand outside the ladder, by name.
-        results: which recorded results; their file is called DEVICE-RESULTS.json.
+        dtype: of the inputs.
+        results: which recorded results, if not those of the dtype; their file is DEVICE-RESULTS.json.
 
     Raises:
         LessonError: a step was wrong or failed.
     """
-    from gemm_lessons.steps import STEPS
+    from gemm_lessons.steps import steps_for
     from gemm_lessons.workloads import find_workload
 
-    problem = find_workload(workload).problem
-    modules = {name: {**STEPS, **(others or {})}[name] for name in steps}
+    problem = find_workload(workload, dtype).problem
+    modules = {name: {**steps_for(dtype), **(others or {})}[name] for name in steps}
     if device.choose().is_gpu:
-        bench = _bench()
+        bench = _bench(dtype)
         bench.ladder(problem, modules)
         _show_ladder(_all_right(bench.record), workload, parts=parts)
         return
     _count(problem, modules)
-    record = _only(recorded(results), workload, steps)
+    record = _only(recorded(results or dtype), workload, steps)
     if record is None:
         say(NOT_RECORDED.format(what=f"these steps on `{workload}`"))
         return
@@ -505,7 +510,7 @@ def schedules(workload: str) -> None:
     say(lines.markdown())
 
 
-def _bench() -> Any:
+def _bench(dtype: str = "float32") -> Any:
     """A bench for this GPU that keeps its results to itself."""
     from gemm_lessons.measure.ladder import Bench, new_record
     from gemm_lessons.measure.roofline import peaks
@@ -513,7 +518,7 @@ def _bench() -> Any:
 
     gpu = CudaGpu()
     limits = peaks(gpu)
-    return Bench(gpu, limits, new_record("float32", Rules.quick(), limits), None, Rules.quick())
+    return Bench(gpu, limits, new_record(dtype, Rules.quick(), limits), None, Rules.quick())
 
 
 def _all_right(record: Record) -> Record:
@@ -559,7 +564,7 @@ def limits(dtype: str) -> list[Limits]:
         found, name = here.flops_per_s.get(dtype), f"{device.choose().name}, measured"
         bandwidth = here.bytes_per_s
     else:
-        record = recorded(dtype)
+        record = recorded(dtype) or recorded()
         known = record.peaks if record else {}
         found, name = known.get("flops_per_s", {}).get(dtype), f"{record.label}, recorded" if record else ""
         bandwidth = max(known.get("copy_bytes_per_s", 0.0), known.get("read_bytes_per_s", 0.0))

@@ -150,6 +150,17 @@ def draw_inputs(problem: GroupedProblem, seed: int = 0) -> Inputs | QuantizedInp
     return quantize_inputs(replace(problem, dtype="float32").inputs(seed))
 
 
+def with_unit_scales(inputs: Inputs) -> QuantizedInputs:
+    """FP8 values as they are, with scales of 1: what they stand for is what they are."""
+    blocks = (ROW_BLOCK, WEIGHT_BLOCK)
+    return QuantizedInputs(
+        *(
+            Quantized(values, block_scales(np.zeros(values.shape, np.float32), block), block)
+            for values, block in zip(inputs, blocks, strict=True)
+        )
+    )
+
+
 def pad_inputs(inputs: Inputs | QuantizedInputs, problem: GroupedProblem) -> Inputs | QuantizedInputs:
     """The inputs of `problem.as_padded()`: new tokens are zeros, weights are the same."""
     if isinstance(inputs, QuantizedInputs):

@@ -180,7 +180,7 @@ class Bench:
 
 
 def test_on_a_gpu_what_is_shown_was_measured_now(on_a_gpu, capsys, monkeypatch):
-    monkeypatch.setattr(lesson, "_bench", lambda: Bench("ok"))
+    monkeypatch.setattr(lesson, "_bench", lambda *dtype: Bench("ok"))
     lesson.measure("S", ["padded", "naive"])
     lesson.schedules("S")
     shown = capsys.readouterr().out
@@ -191,7 +191,7 @@ def test_on_a_gpu_what_is_shown_was_measured_now(on_a_gpu, capsys, monkeypatch):
 
 
 def test_on_a_gpu_a_wrong_step_has_no_time(on_a_gpu, monkeypatch):
-    monkeypatch.setattr(lesson, "_bench", lambda: Bench("wrong"))
+    monkeypatch.setattr(lesson, "_bench", lambda *dtype: Bench("wrong"))
     with pytest.raises(lesson.LessonError, match="padded on S: why"):
         lesson.measure("S", ["padded"])
 

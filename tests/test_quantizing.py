@@ -53,3 +53,12 @@ def test_what_is_recorded_was_right_and_complete(path):
     assert {"device", "commit", "versions"} <= set(record["machine"])
     assert {line["name"] for line in record["lines"]} == {name for name, _, _ in SHAPES}
     assert all(line["right"] for line in record["lines"])
+
+
+def test_without_a_gpu_the_record_is_shown():
+    label, lines = quantizing.here_or_recorded(["tokens of S", "weights of S"])
+    assert label.startswith("recorded on NVIDIA ")
+    assert [(line.name, line.kernel) for line in lines] == [
+        ("tokens of S", "rows"),
+        ("weights of S", "tiles"),
+    ]

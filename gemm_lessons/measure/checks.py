@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.launch import Work
-from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
+from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs, ProblemError
+from gemm_lessons.quantize import draw_inputs, with_unit_scales
 from gemm_lessons.schedule import ceil_div
-from gemm_lessons.steps import STEPS, TENSOR_STEPS
+from gemm_lessons.steps import FP8_STEPS, STEPS, TENSOR_STEPS
 from gemm_lessons.steps._host import ConfigError
 from gemm_lessons.workloads import WORKLOADS
 
@@ -52,7 +53,9 @@ def ragged_problems(*, on_gpu: bool, small: bool = False) -> list[GroupedProblem
 
 
 def suited(name: str, problem: GroupedProblem) -> GroupedProblem:
-    """The same case for a step that computes in 16 bits: its dtype, and rows of a multiple of 16 bytes."""
+    """The same case for a step of another dtype; for tensor cores, with rows of a multiple of 16 bytes."""
+    if name in FP8_STEPS:
+        return replace(problem, dtype="float8_e4m3fn")
     if name not in TENSOR_STEPS:
         return problem
     N, K = (ceil_div(extent, 8) * 8 for extent in (problem.N, problem.K))
@@ -61,7 +64,7 @@ def suited(name: str, problem: GroupedProblem) -> GroupedProblem:
 
 def check_step(step: Any, problem: GroupedProblem) -> Outcome:
     """Run one step on one problem and compare it with NumPy."""
-    inputs = problem.inputs()
+    inputs: Any = draw_inputs(problem)
     try:
         prepared = step.prepare(problem, inputs=inputs)
     except (ProblemError, ConfigError) as error:
@@ -72,10 +75,9 @@ def check_step(step: Any, problem: GroupedProblem) -> Outcome:
 
 def counted_works(problem: GroupedProblem, steps: Mapping[str, Any] = STEPS) -> dict[str, Work]:
     """The counted work of the steps that take this problem, with the tiles that a GPU would use."""
-    inputs = Inputs(
-        np.zeros((problem.total_tokens, problem.K), np.float32),
-        np.zeros((problem.num_groups, problem.N, problem.K), np.float32),
-    )
+    shapes = (problem.total_tokens, problem.K), (problem.num_groups, problem.N, problem.K)
+    zeros = Inputs(*(np.zeros(shape, DTYPES[problem.dtype]) for shape in shapes))
+    inputs: Any = with_unit_scales(zeros) if problem.dtype == "float8_e4m3fn" else zeros
     works = {}
     for name, step in steps.items():
         try:

@@ -9,6 +9,7 @@ bytes together.  The result is then compared with NumPy, bit for bit.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,26 @@ def measure(
         name, shape, dtype, prepared.kernel, timing.median_us, copied.median_us, moved,
         moved / timing.median_us / 1e3, 100 * copied.median_us / timing.median_us, right,
     )  # fmt: skip
+
+
+def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str, list[Line]]:
+    """Some shapes, timed on this GPU; without one, as they were recorded.
+
+    Returns:
+        Where and when, for a title, and a line for each shape that there is a time for.
+    """
+    if device.choose().is_gpu:
+        gpu = CudaGpu()
+        wanted = [one for one in SHAPES if one[0] in names]
+        return f"{device.choose().name}, now", [measure(gpu, *one, dtype, None) for one in wanted]
+    newest = max((json.loads(path.read_text("utf-8")) for path in FOLDER.glob("quantize-*.json")), key=_date)
+    lines = [Line(**{**line, "shape": tuple(line["shape"])}) for line in newest["lines"]]
+    kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel != "plain"]
+    return f"recorded on {newest['machine']['device']}, {_date(newest)[:10]}", kept
+
+
+def _date(record: dict[str, Any]) -> str:
+    return str(record["date"])
 
 
 def _copy(gpu: CudaGpu, num_bytes: int) -> Any:
