@@ -160,7 +160,19 @@ def tensor_kernels():
     for weighted in (False, True):
         kernel = activation.make_kernel("bfloat16", activation.PIECE, weighted)
         for compute_capability in ((8, 0), (9, 0)):
-            yield "swiglu, bfloat16", kernel, activation.SIGNATURES["bfloat16"], compute_capability
+            yield (
+                f"swiglu, bfloat16{', weighted' if weighted else ''}",
+                kernel,
+                activation.SIGNATURES["bfloat16"],
+                compute_capability,
+            )
+
+
+def quantizing_activations():
+    """SwiGLU that quantises: (name, kernel, signature, compute capability)."""
+    for capability in ((8, 0), (9, 0)):
+        kernel = activation.make_quantizing_kernel(capability >= (8, 9))
+        yield "swiglu, quantize", kernel, activation.QUANTIZING_SIGNATURE, capability
 
 
 def fp8_kernels():
@@ -202,6 +214,7 @@ def main() -> int:
     work += row_kernels()
     work += fp8_kernels()
     work += quantizing_kernels()
+    work += quantizing_activations()
     for name, kernel, signature, compute_capability in work:
         # The float type and the width of loads are the same for all generations: look at one.
         ptx = compute_capability == (9, 0) or "tensor_core" in name or "decode" in name

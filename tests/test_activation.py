@@ -10,6 +10,7 @@ from gemm_lessons.compare import is_poison, poisoned
 from gemm_lessons.launch import to_device
 from gemm_lessons.moe import activation, dense, swiglu_epilogue
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError
+from gemm_lessons.quantize import Quantized, quantize_rows
 from gemm_lessons.steps import hopper
 from gemm_lessons.steps._host import ConfigError
 
@@ -76,6 +77,40 @@ def test_the_ends_of_silu():
     got = host(out)[0]
     np.testing.assert_allclose(got[:9], [0, 0, 88, 0, 200, 0, 1e30, 0, np.inf], rtol=1e-6, atol=1e-35)
     assert np.isnan(got[9])
+
+
+def test_quantising_at_once_gives_the_bits_of_two_passes():
+    rows, hidden = 6, 264
+    *_, columns = gate_up(rows + 2, hidden, "bfloat16")
+    words = host(columns).copy()
+    words[1], words[2, 3], words[3, 5] = 0, np.inf, np.nan
+    columns, offsets = to_device(words), to_device(np.array([0, rows], np.int32))
+    plain = to_device(poisoned(rows + 2, hidden, DTYPES["bfloat16"]))
+    activation.bind(columns, offsets, plain)()
+    want = quantize_rows(host(plain)[:rows])
+    values = to_device(np.full((rows + 2, hidden), 0x7F, np.uint8)).view(DTYPES["float8_e4m3fn"])
+    out = Quantized(values, to_device(poisoned(rows + 2, 3, DTYPES["float32"])))
+    activation.bind_quantizing(columns, offsets, out)()
+    np.testing.assert_array_equal(host(out.scales)[:rows], want.scales)
+    np.testing.assert_array_equal(host(values)[:rows].view(np.uint8), want.values.view(np.uint8))
+    assert is_poison(host(out.scales)[rows:]).all()
+    assert (host(values)[rows:].view(np.uint8) == 0x7F).all(), "rows that no expert owns were written"
+
+
+def test_what_cannot_be_quantised_is_refused():
+    out = Quantized(to_device(np.zeros((3, 16), np.uint8)), to_device(np.zeros((3, 1), np.float32)))
+    with pytest.raises(ProblemError, match="it must be bfloat16"):
+        activation.bind_quantizing(to_device(np.zeros((3, 32), np.float32)), None, out)
+    wrong = out._replace(scales=to_device(np.zeros((3, 2), np.float32)))
+    with pytest.raises(ProblemError, match=r"scales are \(3, 2\)"):
+        activation.bind_quantizing(to_device(np.zeros((3, 32), DTYPES["bfloat16"])), None, wrong)
+
+
+def test_gate_and_up_come_apart_again():
+    for hidden in (16, 19):
+        gate, up = np.random.default_rng(3).random((2, 3, hidden, 5))
+        back = activation.separate(activation.interleave(gate, up))
+        np.testing.assert_array_equal(back, (gate, up))
 
 
 def test_no_rows_is_no_launch():

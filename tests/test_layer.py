@@ -8,15 +8,25 @@ import numpy as np
 import pytest
 
 from gemm_lessons import device
-from gemm_lessons.compare import NUM_GUARD_ROWS
+from gemm_lessons.compare import NUM_GUARD_ROWS, scaled_tolerance
 from gemm_lessons.launch import Graph, launch_parts
-from gemm_lessons.moe import dense, experts, layer
+from gemm_lessons.moe import activation, dense, experts, layer
 from gemm_lessons.moe.layer import Config, LayerInputs, LayerProblem
+from gemm_lessons.moe.permute import scatter
 from gemm_lessons.moe.router import DeepSeek, ExpertChoice, Sinkhorn, Switch, TopK, TopP
 from gemm_lessons.moe.routing import RoutingError, drop_by_position, drop_by_weight
 from gemm_lessons.moe.systems import SYSTEMS, deepseek_v3, megatron_lm
-from gemm_lessons.problem import DTYPES, ProblemError
-from gemm_lessons.steps import STEPS
+from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError
+from gemm_lessons.quantize import (
+    BLOCK,
+    Quantized,
+    QuantizedInputs,
+    dequantize,
+    quantize_blocks,
+    quantize_rows,
+)
+from gemm_lessons.reference import scaled_grouped_gemm_rows
+from gemm_lessons.steps import FP8_STEPS, STEPS, TENSOR_STEPS
 
 ON_GPU = device.choose().is_gpu
 ON_HOPPER = device.choose().compute_capability[0] == 9
@@ -32,6 +42,10 @@ needs_hopper = pytest.mark.skipif(
 
 def problem_of(size=SIZE, router=None, dtype="float32", **options):
     return LayerProblem(*size, router or TopK(2), dtype, **options)
+
+
+def host_of(array):
+    return array.view(np.dtype(f"u{array.dtype.itemsize}")).copy_to_host().view(array.dtype)
 
 
 def y_of(prepared):
@@ -95,6 +109,54 @@ def test_every_variant_gives_the_same_routing_and_nearly_the_same_output():
         outputs.append(y_of(prepared))
     for output in outputs[1:]:
         np.testing.assert_array_equal(output, outputs[0])
+
+
+@pytest.mark.parametrize("size", [(5, 136, 24, 3), pytest.param((23, 144, 136, 4), marks=pytest.mark.slow)])
+def test_fp8_stage_by_stage(size):
+    """Every stage against what the stage before it has written, so that no error hides in another's."""
+    problem = problem_of(SIZE if ON_GPU else size, dtype="float8_e4m3fn", residual=True)
+    inputs = problem.inputs(20)
+    outputs = []
+    for choice in ("kernel", "quantize"):
+        prepared = layer.prepare(problem, Config("tiled_fp8", activation=choice), inputs)
+        prepared.check(inputs).raise_if_wrong(choice)
+        outputs.append(y_of(prepared).view(np.uint16))
+    np.testing.assert_array_equal(*outputs, err_msg="quantised in a second pass, and at once")
+    order = prepared.order.read()
+    total = order.offsets[-1]
+    tokens, hidden = (
+        Quantized(*(host_of(prepared.buffers[f"{name}_{part}"])[:total] for part in ("values", "scales")))
+        for name in ("rows", "hidden")
+    )
+    wanted = quantize_rows(np.asarray(inputs.x)[order.source // problem.num_slots])
+    np.testing.assert_array_equal(tokens.values.view(np.uint8), wanted.values.view(np.uint8))
+    np.testing.assert_array_equal(tokens.scales, wanted.scales)
+
+    stacked = activation.interleave(inputs.experts.gate, inputs.experts.up)
+    for name, x, w in (("gate_up", tokens, stacked), ("out", hidden, inputs.experts.down)):
+        product = GroupedProblem(tuple(order.counts), w.shape[1], w.shape[2], "float8_e4m3fn")
+        given = QuantizedInputs(x, quantize_blocks(w))
+        want, spread = scaled_grouped_gemm_rows(given, product.offsets, np.arange(total))
+        got = host_of(prepared.buffers[name])[:total].astype(np.float64)
+        assert (np.abs(got - want) <= scaled_tolerance(want, spread, product.K)).all(), name
+
+    gate, up = (
+        half[0].T for half in activation.separate(host_of(prepared.buffers["gate_up"])[:total].T[None])
+    )
+    exact = dense.silu(gate.astype(np.float64)) * up.astype(np.float64)
+    step = 2.0**-4 + 2.0**-8  # half a unit of e4m3, and of the bfloat16 before it
+    smallest = np.repeat(hidden.scales, BLOCK, axis=1)[:, : problem.hidden] * 2.0**-10
+    assert (np.abs(dequantize(hidden) - exact) <= step * np.abs(exact) + smallest).all()
+
+    out, weights = host_of(prepared.buffers["out"]), prepared.routed.weights.copy_to_host()
+    want = scatter(out, order, weights, np.asarray(inputs.x))
+    assert (np.abs(y_of(prepared) - want) <= 2.0**-8 * np.abs(want) + 2.0**-20).all()
+
+
+@pytest.mark.parametrize("choices", [{"padded": True}, {"drop": "weight"}], ids=str)
+def test_fp8_with_dropped_tokens(choices):
+    problem = problem_of(router=TopK(2, capacity_factor=0.5), dtype="float8_e4m3fn", **choices)
+    check(problem, Config("tiled_fp8", activation="quantize"), launches=1)
 
 
 # --- adversarial routings ------------------------------------------------------------------------------
@@ -393,7 +455,7 @@ def test_the_table_of_steps_is_the_code():
     rows = re.findall(r"^\| (\w+) +\| (\w+): .*\| (yes|no) +\|$", experts.__doc__, re.MULTILINE)
     assert {step for step, where, _ in rows if where == "device"} == set(experts.ON_DEVICE)
     assert {step for step, _, graph in rows if graph == "yes"} == set(experts.ON_DEVICE)
-    assert {step for step, *_ in rows} == {*STEPS, "routed", "tensor_core", "hopper"}
+    assert {step for step, *_ in rows} == {*STEPS, *TENSOR_STEPS, *FP8_STEPS, "routed"}
 
 
 def test_the_choice_for_a_device():
@@ -408,7 +470,7 @@ def test_the_choice_for_a_device():
     [
         ({"width": 0}, "width is 0: use 1 or more"),
         ({"num_tokens": -1}, "it cannot be negative"),
-        ({"dtype": "float16"}, "in float32 or bfloat16, not in float16"),
+        ({"dtype": "float16"}, "in float32, bfloat16 or float8_e4m3fn, not in float16"),
         ({"padded": True}, "padding wants a capacity"),
         ({"drop": "luck"}, "drop is 'luck'"),
     ],
@@ -428,6 +490,16 @@ def test_refuses_a_layer_that_makes_no_sense(options, message):
         (Config("tiled", gather="load"), {}, "the step tiled does not gather"),
         (Config("routed", activation="epilogue"), {}, "the step routed has no SwiGLU epilogue"),
         (Config("hopper", "kernel", "epilogue", "activation"), {"dtype": "bfloat16"}, "does not weigh"),
+        (
+            Config("tensor_core", activation="quantize"),
+            {"dtype": "bfloat16"},
+            "nothing is quantised in bfloat16",
+        ),
+        (
+            Config("tiled_fp8", gather="router"),
+            {"dtype": "float8_e4m3fn"},
+            "quantised before they are gathered",
+        ),
         (Config("routed", gather="magic"), {}, "gather is 'magic': use one of kernel, router, load"),
         (
             Config("routed", gather="router"),

@@ -24,10 +24,13 @@ from gemm_lessons import device
 from gemm_lessons.launch import Launch
 from gemm_lessons.problem import ProblemError
 from gemm_lessons.ptx.compiling import inlined
+from gemm_lessons.ptx.convert import max_magnitude
 from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.matrix import pack_bf16, unpack_bf16
 from gemm_lessons.ptx.shared import ld_global_v4, st_global_v4
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
+from gemm_lessons.quantize import BLOCK, ROW_BLOCK, Quantized
+from gemm_lessons.quantize_kernels import ALL_LANES, make_piece_functions, scale_of
 from gemm_lessons.schedule import ceil_div
 
 device.choose()
@@ -38,6 +41,7 @@ SIGNATURES = {
     "float32": "void(float32[:, ::1], int32[::1], int32[::1], float32[::1], float32[:, ::1])",
     "bfloat16": "void(uint16[:, ::1], int32[::1], int32[::1], float32[::1], uint16[:, ::1])",
 }
+QUANTIZING_SIGNATURE = "void(uint16[:, ::1], int32[::1], uint8[:, ::1], float32[:, ::1])"
 
 PIECE = 8  # gate rows, then as many up rows: 16 bytes of bfloat16, and what a lane of wgmma has both of
 THREADS = 256
@@ -70,6 +74,15 @@ def interleave(gate: Any, up: Any) -> np.ndarray[Any, Any]:
     pieces = (num_experts, hidden // piece_of(hidden), piece_of(hidden), width)
     stacked: np.ndarray[Any, Any] = np.stack([gate.reshape(pieces), up.reshape(pieces)], axis=2)
     return stacked.reshape(num_experts, 2 * hidden, width)
+
+
+def separate(stacked: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Gate and up of what `interleave` has stacked, [num_experts, hidden, width] each."""
+    num_experts, rows, width = stacked.shape
+    piece = piece_of(rows // 2)
+    pieces = stacked.reshape(num_experts, rows // (2 * piece), 2, piece, width)
+    gate, up = (pieces[:, :, i].reshape(num_experts, rows // 2, width) for i in (0, 1))
+    return gate, up
 
 
 @inlined
@@ -126,6 +139,75 @@ def make_kernel(dtype: str, piece: int = PIECE, weighted: bool = False) -> Any:
             )
 
     return {"float32": swiglu_float32, "bfloat16": swiglu_bf16}[dtype]
+
+
+@cache
+def make_quantizing_kernel(instruction: bool) -> Any:
+    """SwiGLU and quantisation by 1 x 128 in one pass; the bits are those of two, `swiglu_bf16` first.
+
+    Its arguments: gate_up [capacity, 2 * hidden] as words of 16 bits, offsets [num_experts + 1], values
+    [capacity, hidden] as bytes, scales [capacity, ceil(hidden / 128)].  Sixteen lanes share a scale.
+    """
+    largest, without_infinity, store = make_piece_functions(2, instruction)
+    one = np.float32(1.0)
+
+    @inlined
+    def largest_of_block(a, b, c, d):
+        amax = largest(float32(0.0), a, b, c, d)
+        for exchange in range(4):
+            amax = max_magnitude(amax, cuda.shfl_xor_sync(ALL_LANES, amax, 1 << exchange))
+        return amax
+
+    @cuda.jit
+    def swiglu_quantize(gate_up, offsets, values, scales):
+        row, thread = cuda.blockIdx.x, cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        if row >= offsets[offsets.shape[0] - 1]:
+            return
+        col, block = thread * PIECE, thread >> 4
+        inside = col < values.shape[1]
+        address = address_of(gate_up, (row, 2 * col))
+        gates, ups = ld_global_v4(address, inside), ld_global_v4(address + 2 * PIECE, inside)
+        a, b = swiglu_pair(gates[0], ups[0], one), swiglu_pair(gates[1], ups[1], one)
+        c, d = swiglu_pair(gates[2], ups[2], one), swiglu_pair(gates[3], ups[3], one)
+        amax = largest_of_block(a, b, c, d)
+        if cuda.any_sync(ALL_LANES, amax == float32(np.inf)):  # rare; the whole warp, for the shuffles
+            a, b, c, d = without_infinity(a, b, c, d)
+            amax = largest_of_block(a, b, c, d)
+        scale = scale_of(amax)
+        if inside:
+            store(address_of(values, (row, col)), a, b, c, d, float32(1.0) / scale)
+            if thread & 15 == 0:
+                scales[row, block] = scale
+
+    return swiglu_quantize
+
+
+def bind_quantizing(gate_up: Any, offsets: Any, out: Quantized) -> Launch | None:
+    """Prepare SwiGLU that writes FP8 values and scales; None if there are no rows.
+
+    Args:
+        gate_up: bfloat16 device array [capacity, 2 * hidden], its columns in alternating pieces.
+        offsets: int32 device array [num_experts + 1]; the last one is how many rows there are.
+        out: values [capacity, hidden] and scales [capacity, ceil(hidden / 128)] on the device.
+
+    Raises:
+        ProblemError: shapes or dtypes that do not fit.
+    """
+    capacity, hidden = out.values.shape
+    if tuple(gate_up.shape) != (capacity, 2 * hidden) or gate_up.dtype.name != "bfloat16" or hidden % PIECE:
+        raise ProblemError(
+            f"gate_up is {gate_up.dtype} {tuple(gate_up.shape)}: it must be bfloat16"
+            f" {(capacity, 2 * hidden)}, with a hidden width that is a multiple of {PIECE}"
+        )
+    if out.block != ROW_BLOCK or tuple(out.scales.shape) != (capacity, ceil_div(hidden, BLOCK)):
+        raise ProblemError(f"scales are {tuple(out.scales.shape)} for blocks of {out.block}: use 1 x {BLOCK}")
+    if not capacity:
+        return None
+    columns = ceil_div(hidden, BLOCK) * (BLOCK // PIECE)  # why whole blocks: their lanes exchange maxima
+    threads = min(THREADS, ceil_div(columns, 32) * 32)
+    kernel = make_quantizing_kernel(device.choose().compute_capability >= (8, 9))
+    arguments = (gate_up.view(np.uint16), offsets, out.values.view(np.uint8), out.scales)
+    return Launch(kernel, (capacity, ceil_div(columns, threads)), threads, arguments)
 
 
 def bind(gate_up: Any, offsets: Any, out: Any, source: Any = None, weights: Any = None) -> Launch | None:

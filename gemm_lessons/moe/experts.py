@@ -14,12 +14,14 @@ with other tokens.  The others need them on the host, for a tile list or for the
 | routed       | device: the work loop walks the offsets             | yes             |
 | tensor_core  | host: one block for each tile of the list           | no              |
 | hopper       | device: a warp of each block finds the tiles        | yes             |
+| tiled_fp8    | host: one block for each tile of the list           | no              |
 
 `routed` is `moe.routed`: the float32 product that can also fetch its rows where their tokens lie.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,8 +32,9 @@ from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.launch import Launch, Part, Prepared, Stream, launch_parts, num_resident_blocks
 from gemm_lessons.moe import routed
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
+from gemm_lessons.quantize import Quantized, QuantizedInputs
 from gemm_lessons.schedule import ceil_div
-from gemm_lessons.steps import STEPS, TENSOR_STEPS, concatenated, hopper, masked, padded, steps_for, tiled
+from gemm_lessons.steps import concatenated, hopper, masked, padded, steps_for, tiled
 
 device.choose()
 
@@ -92,9 +95,11 @@ class HostCounts:
 class HostPlanned:
     """A product on a step that needs the counts on the host: prepared anew whenever they have changed."""
 
-    def __init__(self, step: str, shape: Shape, x: Any, w: Any, y: Any, host: HostCounts) -> None:
-        self._step = (STEPS | TENSOR_STEPS)[step]
-        self._shape, self._x, self._w, self._y, self._host = shape, x, w, y, host
+    def __init__(
+        self, step: str, shape: Shape, inputs_of: Callable[[int], Any], y: Any, host: HostCounts
+    ) -> None:
+        self._step = steps_for(shape.dtype)[step]
+        self._shape, self._inputs_of, self._y, self._host = shape, inputs_of, y, host
         self._prepared: Prepared | None = None
 
     def __call__(self, stream: Stream) -> None:
@@ -102,7 +107,7 @@ class HostPlanned:
         counts = self._host.counts
         if self._prepared is None or self._prepared.problem.counts != counts:
             problem = GroupedProblem(counts, self._shape.N, self._shape.K, self._shape.dtype)
-            inputs = Inputs(self._x[: problem.total_tokens], self._w)
+            inputs = self._inputs_of(problem.total_tokens)
             self._prepared = self._step.prepare(problem, inputs=inputs)
             cuda.synchronize()  # why: uploads of the preparation run on another stream
         launch_parts(self._prepared, stream)
@@ -161,7 +166,18 @@ def bind(
         return (_concatenated(shape, x, w, offsets, y),)
     if step == "masked":
         return _masked(shape, x, w, offsets, y)
-    return (HostPlanned(step, shape, x, w, y, host),)
+    return (HostPlanned(step, shape, lambda total: Inputs(x[:total], w), y, host),)
+
+
+def bind_quantized(
+    step: str, shape: Shape, x: Quantized, w: Quantized, offsets: Any, y: Any, host: HostCounts
+) -> tuple[Part, ...]:
+    """`bind` in FP8: x in blocks of 1 x 128, w in blocks of 128 x 128, y bfloat16; all on the device."""
+
+    def inputs_of(total: int) -> QuantizedInputs:
+        return QuantizedInputs(x._replace(values=x.values[:total], scales=x.scales[:total]), w)
+
+    return (HostPlanned(step, shape, inputs_of, y, host),)
 
 
 def _concatenated(shape: Shape, x: Any, w: Any, offsets: Any, y: Any) -> Launch:

@@ -17,6 +17,7 @@ Which stages are launches of their own is the configuration's choice:
 |            | "load"       | step `routed`: the product fetches its rows where their tokens lie          |
 | activation | "kernel"     | gate and up are written, and read again by `moe.activation`                 |
 |            | "epilogue"   | step `hopper`: they never leave the registers, see `moe.swiglu_epilogue`    |
+|            | "quantize"   | FP8: hidden is quantised before it is written, instead of in a second pass  |
 | weighting  | "scatter"    | a token's results are weighed when they are added up                        |
 |            | "activation" | hidden is weighed, since the product after it is linear                     |
 
@@ -37,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.compare import NUM_GUARD_ROWS, is_poison, poisoned
+from gemm_lessons.compare import NUM_GUARD_ROWS, is_poison, output_dtype, poisoned
 from gemm_lessons.launch import Part, Stream, launch_parts, to_device
 from gemm_lessons.moe import activation, dense, experts, swiglu_epilogue
 from gemm_lessons.moe.fused import prepare_fused
@@ -50,6 +51,10 @@ from gemm_lessons.moe.router_kernels import (
     prepare_router,
 )
 from gemm_lessons.problem import DTYPES, ProblemError
+from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, dequantize, quantize_blocks, quantize_rows
+from gemm_lessons.quantize_kernels import prepare as prepare_quantize
+from gemm_lessons.quantize_kernels import quantize_on_device
+from gemm_lessons.schedule import ceil_div
 
 device.choose()
 
@@ -57,8 +62,11 @@ from numba import cuda  # noqa: E402  why late: the device is chosen before Numb
 
 Array = np.ndarray[Any, Any]
 
+FP8 = "float8_e4m3fn"
+_NAN_CODE = 0x7F  # of e4m3
+
 GATHERS = ("kernel", "router", "load")
-ACTIVATIONS = ("kernel", "epilogue")
+ACTIVATIONS = ("kernel", "epilogue", "quantize")
 WEIGHTINGS = ("scatter", "activation")
 DROPS = ("position", "weight")
 
@@ -89,7 +97,8 @@ class LayerProblem:
         hidden: F, of an expert's feed-forward network.
         num_experts: E.
         router: how tokens choose experts, or experts tokens.
-        dtype: of tokens and experts' weights: float32 or bfloat16.
+        dtype: of the products: float32, bfloat16, or float8_e4m3fn, where tokens and weights are bfloat16
+            and are quantised here, by 1 x 128 and 128 x 128.
         drop: which of an expert's tokens lose their slot where the router's capacity is short: those that
             come last ("position"), or those that weigh least ("weight").
         padded: every expert computes as many rows as its capacity, zeros where it has no tokens.
@@ -118,13 +127,18 @@ class LayerProblem:
                 raise ProblemError(f"{label} is {getattr(self, label)}: use 1 or more")
         if self.num_tokens < 0:
             raise ProblemError(f"num_tokens is {self.num_tokens}: it cannot be negative")
-        if self.dtype not in ("float32", "bfloat16"):
-            raise ProblemError(f"a layer computes in float32 or bfloat16, not in {self.dtype}")
+        if self.dtype not in ("float32", "bfloat16", FP8):
+            raise ProblemError(f"a layer computes in float32, bfloat16 or {FP8}, not in {self.dtype}")
         if self.drop not in DROPS:
             raise ProblemError(f"drop is {self.drop!r}: use one of {', '.join(DROPS)}")
         self.router.validate(self.num_experts)
         if self.padded and self.capacity is None:
             raise ProblemError("padding wants a capacity: give the router a capacity factor")
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """What tokens, weights and results are stored in."""
+        return output_dtype(self.dtype)
 
     @property
     def num_slots(self) -> int:
@@ -153,7 +167,7 @@ class LayerProblem:
     def inputs(self, seed: int = 0) -> LayerInputs:
         """Random inputs, the same for the same seed: products are as large as what they are made from."""
         rng = np.random.default_rng(seed)
-        dtype = DTYPES[self.dtype]
+        dtype = self.stored
 
         def normal(*shape: int) -> Array:
             return rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(shape[-1]))
@@ -173,7 +187,7 @@ class Config:
     Attributes:
         step: of the grouped products, one of `experts`'s table.
         gather: "kernel", "router" or "load".
-        activation: "kernel" or "epilogue".
+        activation: "kernel", "epilogue" or "quantize".
         weighting: "scatter" or "activation".
     """
 
@@ -201,6 +215,13 @@ class Config:
             raise ProblemError(f"the step {self.step} does not gather: use routed, or a kernel")
         if self.gather == "router" and (problem.padded or problem.drop != "position"):
             raise ProblemError("the fused router and gather drop by position and do not pad: use a kernel")
+        if self.gather == "router" and problem.dtype == FP8:
+            raise ProblemError("in FP8 tokens are quantised before they are gathered: use a kernel")
+        if self.activation == "quantize":
+            if problem.dtype != FP8:
+                raise ProblemError(f"nothing is quantised in {problem.dtype}: use the activation kernel")
+            if self.weighting == "activation":
+                raise ProblemError("SwiGLU that quantises does not weigh: leave that to the scatter")
         if self.activation == "epilogue":
             if self.step != "hopper":
                 raise ProblemError(f"the step {self.step} has no SwiGLU epilogue: use hopper, or a kernel")
@@ -212,6 +233,8 @@ def choose_config(problem: LayerProblem) -> Config:
     """What is fastest on this device and needs no host; without one that does, what is right."""
     if problem.dtype == "float32":
         return Config("routed", gather="load")
+    if problem.dtype == FP8:
+        return Config("tiled_fp8", activation="quantize")
     major, _ = device.choose().compute_capability
     if major == 9 and problem.width % 8 == 0 and problem.hidden % 8 == 0:
         return Config("hopper", activation="epilogue")
@@ -288,10 +311,14 @@ class PreparedLayer:
     def poison(self) -> None:
         """Overwrite the output and all buffers with poison: no old result can pass for a new one."""
         for array in (self.output, *self.buffers.values()):
-            if array.size:
-                bits = np.dtype(f"u{array.dtype.itemsize}")
-                rows, columns = array.shape
-                array.view(bits).copy_to_device(poisoned(rows, columns, array.dtype).view(bits))
+            if not array.size:
+                continue
+            rows, columns = array.shape
+            if array.dtype.itemsize == 1:
+                poison = np.full((rows, columns), _NAN_CODE, np.uint8)
+            else:
+                poison = poisoned(rows, columns, array.dtype).view(_bits(array))
+            array.view(_bits(array)).copy_to_device(poison)
 
     def result(self) -> Array:
         """Wait for the device and copy y with its guard rows to the host."""
@@ -365,13 +392,23 @@ def expect(problem: LayerProblem, inputs: LayerInputs, gates: Array, most_tokens
     """Run the dense layer on all tokens up to so many, and on a sample of them beyond."""
     rng = np.random.default_rng(0)
     tokens = np.sort(rng.permutation(problem.num_tokens)[:most_tokens])
-    x = np.asarray(inputs.x)[tokens]
-    want = dense.layer(x, inputs.experts, gates[tokens])
-    allowed = dense.layer_tolerance(x, inputs.experts, gates[tokens], problem.dtype)
+    original = x = np.asarray(inputs.x)[tokens]
+    weights = inputs.experts
+    if problem.dtype == FP8:
+        x, weights = dequantize(quantize_rows(x)), _rounded(weights)
+    want = dense.layer(x, weights, gates[tokens])
+    allowed = dense.layer_tolerance(x, weights, gates[tokens], problem.dtype)
     if problem.residual:
-        want += x.astype(np.float64)
+        want += original.astype(np.float64)
         allowed += dense.unit_of(problem.dtype) * np.abs(want)
     return Expected(gates, tokens, want, allowed)
+
+
+def _rounded(weights: dense.Weights) -> dense.Weights:
+    """What is left of the weights when they have been quantised, gate and up in one matrix."""
+    gate_up = dequantize(quantize_blocks(activation.interleave(weights.gate, weights.up)))
+    gate, up = activation.separate(gate_up)
+    return dense.Weights(gate, up, dequantize(quantize_blocks(weights.down)))
 
 
 def prepare(
@@ -393,72 +430,138 @@ def prepare(
     config.validate(problem)
     inputs = inputs or problem.inputs()
     _check_inputs(problem, inputs)
-    x = to_device(inputs.x)
-    E, D, F = problem.num_experts, problem.width, problem.hidden
-    stages: dict[str, tuple[Part | None, ...]] = {}
-    fused_rows = None
+    x, D, T = to_device(inputs.x), problem.width, problem.num_tokens
+    stages: _Stages = {}
+    rows_there = None
     if config.gather == "router":
-        fused_router = prepare_fused(problem.router, x, inputs.router, inputs.bias)
-        routed, order, fused_rows = fused_router.routed, fused_router.order, fused_router.rows
-        stages["router"] = (fused_router,)
+        fused = prepare_fused(problem.router, x, inputs.router, inputs.bias)
+        routed, order, rows_there = fused.routed, fused.order, fused.rows
+        stages["router"] = (fused,)
     else:
         project, logits = prepare_project(x, inputs.router)
         routed = prepare_router(problem.router, logits, inputs.bias)
-        order = prepare_permutation(routed.experts, E, problem.capacity, padded=problem.padded)
+        order = prepare_permutation(
+            routed.experts, problem.num_experts, problem.capacity, padded=problem.padded
+        )
         stages["router"] = (project, routed)
         stages["permute"] = (*_drop_by_weight(problem, routed), order)
-    rows, dtype = order.max_rows, DTYPES[problem.dtype]
-    fused = config.activation == "epilogue"
-    y = to_device(poisoned(problem.num_tokens + 2 * NUM_GUARD_ROWS, D, dtype))
-    extents = {"hidden": F, "out": D}
-    if config.gather == "kernel":
-        extents["rows"] = D
-    if not fused:
-        extents["gate_up"] = 2 * F
-    buffers = {name: to_device(poisoned(rows, extent, dtype)) for name, extent in extents.items()}
-    if fused_rows is not None:
-        buffers["rows"] = fused_rows
-    w_gate_up = to_device(activation.interleave(inputs.experts.gate, inputs.experts.up))
-    w_down = to_device(inputs.experts.down)
-
-    host = experts.HostCounts(order.offsets)
-    up = experts.Shape(E, rows, problem.most_rows, 2 * F, D, problem.dtype)
-    down = experts.Shape(E, rows, problem.most_rows, D, F, problem.dtype)
-    if rows:
-        options: dict[str, Any] = {"epilogue": swiglu_epilogue.make_store} if fused else {}
-        if config.gather == "load":
-            options |= {"source": order.source, "num_slots": problem.num_slots}
-            tokens = x
-        else:
-            tokens = buffers["rows"]
-            if config.gather == "kernel":
-                stages["gather"] = (prepare_gather(x, order, tokens),)
-        if not config.graph_capable:
-            stages["counts"] = (host,)
-        first = buffers["hidden" if fused else "gate_up"]
-        stages["gate_up"] = experts.bind(
-            config.step, up, tokens, w_gate_up, order.offsets, first, host, **options
-        )
-        if not fused:
-            weighing = (order.source, routed.weights) if config.weighting == "activation" else (None, None)
-            swiglu = activation.bind(buffers["gate_up"], order.offsets, buffers["hidden"], *weighing)
-            stages["swiglu"] = (swiglu,)
-        stages["down"] = experts.bind(
-            config.step, down, buffers["hidden"], w_down, order.offsets, buffers["out"], host
-        )
-    ones = cuda.to_device(np.ones((problem.num_tokens, problem.num_slots), np.float32))
-    weights = ones if config.weighting == "activation" else routed.weights
-    inside = y[NUM_GUARD_ROWS : NUM_GUARD_ROWS + problem.num_tokens]
-    residual = x if problem.residual else None
+    buffers = {"out": to_device(poisoned(order.max_rows, D, problem.stored))}
+    if rows_there is not None:
+        buffers["rows"] = rows_there
+    make = _quantized_products if problem.dtype == FP8 else _products
+    keep_alive: tuple[Any, ...] = ()
+    if T:
+        more, keep_alive = make(problem, config, inputs.experts, x, routed, order, buffers)
+        stages |= more
+    y = to_device(poisoned(T + 2 * NUM_GUARD_ROWS, D, problem.stored))
+    weights = routed.weights
+    if config.weighting == "activation":
+        weights = cuda.to_device(np.ones((T, problem.num_slots), np.float32))
+    inside, residual = y[NUM_GUARD_ROWS : NUM_GUARD_ROWS + T], x if problem.residual else None
     stages["scatter"] = (prepare_scatter(buffers["out"], order, weights, inside, residual),)
     parts = {
         name: Stage(tuple(part for part in launches if part is not None)) for name, launches in stages.items()
     }
     cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
-    keep_alive = (w_gate_up, w_down)
-    return PreparedLayer(
-        problem, config, parts if problem.num_tokens else {}, y, x, routed, order, buffers, keep_alive
+    return PreparedLayer(problem, config, parts if T else {}, y, x, routed, order, buffers, keep_alive)
+
+
+_Stages = dict[str, tuple[Part | None, ...]]
+
+
+def _products(
+    problem: LayerProblem,
+    config: Config,
+    weights: dense.Weights,
+    x: Any,
+    routed: PreparedRouter,
+    order: PreparedPermutation,
+    buffers: dict[str, Any],
+) -> tuple[_Stages, tuple[Any, ...]]:
+    """From the tokens to `buffers["out"]`, in float32 or bfloat16: stages, and what they keep alive."""
+    E, D, F, rows = problem.num_experts, problem.width, problem.hidden, order.max_rows
+    stages: _Stages = {}
+    host = experts.HostCounts(order.offsets)
+    fused = config.activation == "epilogue"
+    w_gate_up, w_down = to_device(activation.interleave(weights.gate, weights.up)), to_device(weights.down)
+    buffers["hidden"] = to_device(poisoned(rows, F, problem.stored))
+    options: dict[str, Any] = {"epilogue": swiglu_epilogue.make_store} if fused else {}
+    tokens = x
+    if config.gather == "load":
+        options |= {"source": order.source, "num_slots": problem.num_slots}
+    elif config.gather == "router":
+        tokens = buffers["rows"]
+    else:
+        tokens = buffers["rows"] = to_device(poisoned(rows, D, problem.stored))
+        stages["gather"] = (prepare_gather(x, order, tokens),)
+    if not config.graph_capable:
+        stages["counts"] = (host,)
+    if not fused:
+        buffers["gate_up"] = to_device(poisoned(rows, 2 * F, problem.stored))
+    first = buffers["hidden" if fused else "gate_up"]
+    up = experts.Shape(E, rows, problem.most_rows, 2 * F, D, problem.dtype)
+    stages["gate_up"] = experts.bind(
+        config.step, up, tokens, w_gate_up, order.offsets, first, host, **options
     )
+    if not fused:
+        weighing = (order.source, routed.weights) if config.weighting == "activation" else (None, None)
+        stages["swiglu"] = (activation.bind(first, order.offsets, buffers["hidden"], *weighing),)
+    down = experts.Shape(E, rows, problem.most_rows, D, F, problem.dtype)
+    stages["down"] = experts.bind(
+        config.step, down, buffers["hidden"], w_down, order.offsets, buffers["out"], host
+    )
+    return stages, (w_gate_up, w_down)
+
+
+def _quantized_products(
+    problem: LayerProblem,
+    config: Config,
+    weights: dense.Weights,
+    x: Any,
+    routed: PreparedRouter,
+    order: PreparedPermutation,
+    buffers: dict[str, Any],
+) -> tuple[_Stages, tuple[Any, ...]]:
+    """The same in FP8: tokens are quantised before they are gathered, so that half the bytes are moved."""
+    E, D, F, rows = problem.num_experts, problem.width, problem.hidden, order.max_rows
+    stages: _Stages = {}
+    host = experts.HostCounts(order.offsets)
+    fused = config.activation == "quantize"
+    stacked = to_device(activation.interleave(weights.gate, weights.up))
+    w_gate_up = quantize_on_device(stacked, WEIGHT_BLOCK)
+    w_down = quantize_on_device(to_device(weights.down), WEIGHT_BLOCK)
+    x_codes = prepare_quantize(x)
+    tokens, hidden = _empty_quantized(rows, D), _empty_quantized(rows, F)
+    for name, one in (("rows", tokens), ("hidden", hidden)):
+        buffers[f"{name}_values"], buffers[f"{name}_scales"] = one.values, one.scales
+    buffers["gate_up"] = to_device(poisoned(rows, 2 * F, problem.stored))
+    stages["quantize"] = (x_codes.launch,)
+    moved = ((x_codes.out.values, tokens.values), (x_codes.out.scales, tokens.scales))
+    stages["gather"] = tuple(prepare_gather(what, order, there) for what, there in moved)
+    if not config.graph_capable:
+        stages["counts"] = (host,)
+    up = experts.Shape(E, rows, problem.most_rows, 2 * F, D, FP8)
+    stages["gate_up"] = experts.bind_quantized(
+        config.step, up, tokens, w_gate_up, order.offsets, buffers["gate_up"], host
+    )
+    if fused:
+        stages["swiglu"] = (activation.bind_quantizing(buffers["gate_up"], order.offsets, hidden),)
+    else:
+        buffers["hidden"] = to_device(poisoned(rows, F, problem.stored))
+        weighing = (order.source, routed.weights) if config.weighting == "activation" else (None, None)
+        swiglu = activation.bind(buffers["gate_up"], order.offsets, buffers["hidden"], *weighing)
+        stages["swiglu"] = (swiglu, prepare_quantize(buffers["hidden"], out=hidden).launch)
+    down = experts.Shape(E, rows, problem.most_rows, D, F, FP8)
+    stages["down"] = experts.bind_quantized(
+        config.step, down, hidden, w_down, order.offsets, buffers["out"], host
+    )
+    return stages, (w_gate_up, w_down, x_codes)
+
+
+def _empty_quantized(rows: int, columns: int) -> Quantized:
+    """Room for quantised rows: not a number, until something is written."""
+    values = to_device(np.full((rows, columns), _NAN_CODE, np.uint8)).view(DTYPES[FP8])
+    return Quantized(values, to_device(poisoned(rows, ceil_div(columns, BLOCK), DTYPES["float32"])))
 
 
 def _drop_by_weight(problem: LayerProblem, routed: PreparedRouter) -> tuple[Part | None, ...]:
@@ -474,7 +577,7 @@ def _bits(array: Any) -> np.dtype[Any]:
 
 
 def _check_inputs(problem: LayerProblem, inputs: LayerInputs) -> None:
-    E, D, F, dtype = problem.num_experts, problem.width, problem.hidden, DTYPES[problem.dtype]
+    E, D, F, dtype = problem.num_experts, problem.width, problem.hidden, problem.stored
     wanted: dict[str, tuple[Any, tuple[int, ...], np.dtype[Any]]] = {
         "x": (inputs.x, (problem.num_tokens, D), dtype),
         "router": (inputs.router, (E, D), DTYPES["float32"]),
