@@ -5,18 +5,22 @@
     prepared = prepare(x, w, offsets, out=y)                checks, tensor maps and compilation, once
     prepared()                                              a launch: a few microseconds, graph-capturable
 
-| dtype              | GPU                                 | step          |
-|--------------------|-------------------------------------|---------------|
-| bfloat16           | compute capability 9.0, N and K % 8 | `hopper`      |
-| bfloat16           | 8.0 and newer                       | `tensor_core` |
-| float16            | 7.5 and newer                       | `tensor_core` |
-| float32            | any                                 | `tiled`       |
+| dtype              | GPU                                  | step          |
+|--------------------|--------------------------------------|---------------|
+| bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and     | `decode`      |
+|                    | up to 16 tokens an expert on average |               |
+| bfloat16           | compute capability 9.0, N and K % 8  | `hopper`      |
+| bfloat16           | 8.0 and newer                        | `tensor_core` |
+| float16            | 7.5 and newer                        | `tensor_core` |
+| float32            | any                                  | `tiled`       |
 
-How many tokens an expert has on average decides the tile, not the step: see `steps.hopper.choose_config`.
+The first line that fits counts.  The average does not change with the routing; beyond `decode`, it decides
+the tile, not the step: see `steps.hopper.choose_config`.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,11 +34,14 @@ from gemm_lessons.interchange import as_device_array, caller_stream, empty_like_
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError, check_offsets
 from gemm_lessons.schedule import count_tiles
-from gemm_lessons.steps import hopper, tensor_core, tiled
+from gemm_lessons.steps import decode, hopper, tensor_core, tiled
 
 device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
+
+DECODE_TOKENS = 16  # of an expert, on average: up to here only the bandwidth of memory counts
+READ_OFFSETS = ("hopper", "decode")  # steps that read how tokens are routed anew at every launch
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,17 @@ class Choice:
     reason: str
 
 
-def choose_step(dtype: str, N: int, K: int, compute_capability: tuple[int, int]) -> Choice:
+def choose_step(
+    dtype: str, N: int, K: int, compute_capability: tuple[int, int], tokens: float = math.inf
+) -> Choice:
     """Pick a step by the rule in the module's docstring.
+
+    Args:
+        dtype: of x and w.
+        N: output features.
+        K: input features.
+        compute_capability: (major, minor) of the GPU.
+        tokens: of an expert, on average.
 
     Raises:
         ProblemError: no step computes in this dtype on this device.
@@ -54,6 +70,9 @@ def choose_step(dtype: str, N: int, K: int, compute_capability: tuple[int, int])
     generation = "{}.{}".format(*compute_capability)
     if dtype == "float32":
         return Choice("tiled", "float32 has no tensor cores without losing digits")
+    few = tokens <= DECODE_TOKENS and compute_capability >= (8, 0) and K % 8 == 0 and N % 2 == 0
+    if few and dtype in ("float16", "bfloat16"):
+        return Choice("decode", f"{tokens:.3g} tokens an expert: what counts is reading the weights")
     if dtype == "float16":
         return Choice("tensor_core", "float16: wgmma is used for bfloat16 only")
     if dtype != "bfloat16":
@@ -123,9 +142,9 @@ def prepare(
     (total_tokens, K), (num_groups, N, _) = x_view.shape, w_view.shape
     dtype = next((name for name, known in DTYPES.items() if known == x_view.dtype), str(x_view.dtype))
     compute_capability = device.choose().compute_capability
-    choice = choose_step(dtype, N, K, compute_capability)
+    choice = choose_step(dtype, N, K, compute_capability, total_tokens / max(num_groups, 1))
     offsets_view = _offsets_on_device(offsets, num_groups)
-    frozen_counts = choice.step != "hopper"
+    frozen_counts = choice.step not in READ_OFFSETS
     counts = (total_tokens,) + (0,) * (num_groups - 1)  # why these: any that add up, as nobody looks at them
     if validate or frozen_counts:
         on_stream = caller_stream(stream, x, offsets)
@@ -218,6 +237,12 @@ def _bind(step: str, problem: GroupedProblem, x: Any, w: Any, offsets: Any, y: A
         config = hopper.choose_config(problem) if chosen.is_gpu else hopper.SIM_CONFIG
         config.validate(problem)
         return hopper.bind(problem, config, x, w, offsets, y)
+    if step == "decode":
+        shares = decode.SIM_CONFIG
+        if chosen.is_gpu:
+            shares = decode.choose_config(problem, chosen.shared_bytes_per_block)
+        shares.validate(problem)
+        return decode.bind(problem, replace(shares, dtype=problem.dtype), x, w, offsets, y)
     if step == "tensor_core":
         warps = tensor_core.SIM_CONFIG
         if chosen.is_gpu:

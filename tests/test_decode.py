@@ -89,12 +89,15 @@ def test_scales_that_vary_over_twelve_binades(K):
     decode.prepare(problem, inputs=inputs).check(inputs).raise_if_wrong(f"K={K}")
 
 
-OTHER = [{"slab_bytes": 128}, {"num_stages": 2}, {"tokens": 8}, {"least_slabs": 3}, {"num_stages": 6}]
+OTHER = [
+    {"slab_bytes": 512}, {"slab_bytes": 128}, {"num_stages": 2}, {"num_stages": 6}, {"tokens": 8},
+    {"tokens": 32}, {"least_slabs": 3},
+]  # fmt: skip
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("options", [*OTHER, {"tokens": 32}, {"slab_bytes": 512}], ids=str)
+@pytest.mark.parametrize("dtype", ["bfloat16", FP8] if FP8 in DTYPES else ["bfloat16"])
+@pytest.mark.parametrize("options", [{"slab_bytes": 512}] if ON_GPU else OTHER, ids=str)
 def test_right_with_other_constants(options, dtype):
     problem = problem_of((BM + 5, 0, 2, 33), 70, 272, dtype)
     inputs = draw_inputs(problem, 2)
@@ -105,10 +108,10 @@ def test_right_with_other_constants(options, dtype):
 def random_problem(seed):
     """Up to 64 tokens per expert, many of them none, and any extents."""
     rng = np.random.default_rng(seed)
-    most = int(rng.choice([1, 4, 8, 16, 64] if ON_GPU else [1, 4, 8, 20]))
+    most = int(rng.choice([1, 6, 64] if ON_GPU else [1, 4, 8, 20]))
     counts = rng.integers(1, most + 1, rng.integers(1, 17 if ON_GPU else 5))
     counts = np.where(rng.random(counts.size) < 0.4, 0, counts)
-    dtype = str(rng.choice(DTYPES))
+    dtype = str(rng.choice([name for name in DTYPES if name != "float16" or not ON_GPU]))
     pairs, pieces = (200, 80) if ON_GPU else (30, 9)
     K = int(rng.integers(1, pieces + 1)) * (16 if dtype == FP8 else 8)
     return problem_of(counts.tolist(), 2 * int(rng.integers(1, pairs + 1)), K, dtype)
@@ -120,7 +123,10 @@ QUICK_SEEDS, SLOW_SEEDS = range(4), range(4, 40)
 def check_seed(seed):
     problem = random_problem(seed)
     inputs = stretched(problem, seed) if problem.dtype == FP8 else problem.inputs(seed)
-    decode.prepare(problem, inputs=inputs).check(inputs).raise_if_wrong(f"seed {seed}, {problem}")
+    # why two configurations only on a GPU: each takes seconds to compile
+    wide = problem_of((64 if problem.max_tokens > 6 else 4,), dtype=problem.dtype)
+    config = decode.choose_config(wide, DEVICE.shared_bytes_per_block) if ON_GPU else None
+    decode.prepare(problem, config, inputs).check(inputs).raise_if_wrong(f"seed {seed}, {problem}")
 
 
 @pytest.mark.parametrize(

@@ -90,13 +90,38 @@ def test_prepared_once_it_reads_new_offsets():
     offsets = to_device(problem.offsets)
     out = to_device(np.zeros((problem.total_tokens, N), DTYPES["bfloat16"]))
     call = prepare(to_device(inputs.x), to_device(inputs.w), offsets, out)
-    assert (call.choice.step, call.frozen_counts) == ("hopper", False)
+    assert (call.choice.step, call.frozen_counts) == ("decode", False)
     for counts in (COUNTS, (0, 25, 0), (1, 2, 22)):
         routed = GroupedProblem(counts, N, K, "bfloat16")
         offsets.copy_to_device(routed.offsets)
         assert call() is out
         cuda.synchronize()
         assert_right(routed, inputs, on_host(out))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "K", "capability", "tokens", "step"),
+    [
+        ("bfloat16", 64, (9, 0), 16, "decode"),
+        ("bfloat16", 64, (9, 0), 16.1, "hopper"),
+        ("bfloat16", 64, (8, 0), 3.75, "decode"),
+        ("bfloat16", 60, (8, 0), 3.75, "tensor_core"),
+        ("float16", 64, (8, 6), 1, "decode"),
+        ("float16", 64, (7, 5), 1, "tensor_core"),
+        ("float32", 64, (9, 0), 1, "tiled"),
+    ],
+)
+def test_few_tokens_of_16_bits_are_decoded(dtype, K, capability, tokens, step):
+    choice = choose_step(dtype, 64, K, capability, tokens)
+    assert choice.step == step
+    assert step != "decode" or "tokens an expert" in choice.reason
+
+
+def test_more_tokens_are_not_decoded():
+    problem, inputs = inputs_of("bfloat16", (40, 0, 12))
+    call = prepare(to_device(inputs.x), to_device(inputs.w), problem.offsets)
+    assert (call.choice.step, call.frozen_counts) == ("hopper", False)
+    assert_right(problem, inputs, on_host(call()))
 
 
 def test_no_tokens_are_no_launch():
