@@ -19,6 +19,11 @@ def capacity_of(case):
     return max(longest if case.name.startswith(FULL) else longest + 3, 1)
 
 
+def left_out(sums, rows):
+    """The sums, with NaN in rows that a mistake leaves unwritten."""
+    return np.where(rows[:, None], np.nan, sums)
+
+
 class Masked(GroupedExercise):
     """Gather, multiply and scatter, with counts on the device."""
 
@@ -80,11 +85,19 @@ class Masked(GroupedExercise):
                 if token >= 0:
                     slots[token] = slot
         rows = np.minimum(slots, max(case.total - 1, 0))
+        right = self.sums(case, inputs)
+        after_a_hole = np.array(
+            [(token_of[expert, :slot] < 0).any() for expert, slot in zip(experts, slots, strict=True)], bool
+        )
+        whole_blocks = capacity_of(case) // self.tile[0] * self.tile[0]
         return {
+            "hole-ends-slab": left_out(right, after_a_hole),
+            "last-expert-missing": left_out(right, experts == num_experts - 1),
+            "grid-rounded-down": left_out(right, slots >= whole_blocks),
             "weights of the first expert": self.sums(case, inputs, experts * 0),
             "weights of the next expert": self.sums(case, inputs, (experts + 1) % num_experts),
             "slot taken for the token": self.sums(case, inputs, rows=rows),
-            "last k missing": self.sums(case, inputs)
+            "last k missing": right
             - inputs["x"][:, -1:].astype(np.float64) * inputs["w"].astype(np.float64)[experts][:, :, -1],
         }
 

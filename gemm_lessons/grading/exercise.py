@@ -67,7 +67,7 @@ class GroupedExercise(Exercise):
         """The right answer."""
 
     def alternatives(self, case: Case, inputs: Inputs) -> dict[str, Array]:
-        """What common mistakes would compute instead.
+        """What common mistakes would compute instead; NaN in what they would not write.
 
         Keys are those of `misconceptions.toml`, maybe with a variant: "wrong-experts-weights (next)".
         """

@@ -58,7 +58,8 @@ class Judgement:
         whole: the output with its guard rows.
         want: the oracle's answer.
         tile: rows and columns of the blocks, to name where something is wrong.
-        alternatives: what a submission would have computed with a known mistake, by the mistake's name.
+        alternatives: what a submission would have computed with a known mistake, by the mistake's name; NaN
+            for what it would have left out.
         name: of the output, in messages.
     """
 
@@ -101,12 +102,15 @@ class Judgement:
 
     @cached_property
     def equals(self) -> list[str]:
-        """Names of the alternatives that the wrong, written outputs equal."""
+        """Names of the alternatives that the wrong outputs equal, or that leave out the same ones."""
         here = self.wrong & ~self.unwritten
-        if not here.any():
-            return []
         found = []
         for name, other in self.alternatives.items():
+            left_out = np.isnan(other)
+            if left_out.any() and not here.any() and np.array_equal(left_out, self.unwritten):
+                found.append(name)
+            if left_out.any() or not here.any():
+                continue
             differs = here & (np.abs(other - self.want.y) > self.want.allowed)
             with np.errstate(invalid="ignore"):
                 # why relative, too: a wrong formula's result may be far larger than the right one

@@ -69,6 +69,18 @@ def test_a_wrong_formula_is_recognised():
     assert judgement.equals == ["twice"]
 
 
+def test_what_a_mistake_leaves_out_is_recognised():
+    def leave_out(y, poison, whole):
+        y[5:14] = poison[5:14]
+
+    def without(rows):
+        return lambda y: np.where(np.isin(np.arange(len(y)), rows)[:, None], np.nan, y)
+
+    alternatives = {"third expert": without(range(5, 14)), "last row": without([14])}
+    judgement = judged(leave_out, alternatives=lambda y: {k: f(y) for k, f in alternatives.items()})
+    assert judgement.equals == ["third expert"]
+
+
 def test_first_wrong_output_is_named():
     def wrong(y, poison, whole):
         y[7, 17] = 3
