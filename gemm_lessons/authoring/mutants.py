@@ -3,7 +3,7 @@
 `tests/mutants/exNN/*.py` hold only what they get wrong; the rest is the solution, above it.  Each names its
 misconception and the check that must catch it.  `python -m gemm_lessons.authoring.mutants` grades them all
 and writes `grading/signatures.json` and `docs/mutation_table.md`; `--check` fails if one of them
-would change.
+would change.  With names, such as `ex07 ex15`, only those exercises are graded; the others stay as they are.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import ast
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gemm_lessons.authoring import stubs
 from gemm_lessons.grading import api, misconceptions
@@ -132,9 +133,9 @@ def named(graded: Grade, check: str) -> str:
     return str(result.feedback.get("likely", ""))
 
 
-def examine(seed: int) -> list[tuple[Mutant, Grade, Student]]:
-    """Grade all mutants, two at a time."""
-    everything = list(mutants())
+def examine(seed: int, exercises: Sequence[str]) -> list[tuple[Mutant, Grade, Student]]:
+    """Grade all mutants of some exercises, two at a time."""
+    everything = [mutant for mutant in mutants() if mutant.exercise in exercises]
     halves = [everything[::2], everything[1::2]]
 
     def work(part: list[Mutant]) -> list[tuple[Mutant, Grade, Student]]:
@@ -149,14 +150,14 @@ def examine(seed: int) -> list[tuple[Mutant, Grade, Student]]:
     return sorted(done, key=lambda item: (item[0].exercise, item[0].name))
 
 
-def signatures(examined: list[tuple[Mutant, Grade, Student]]) -> str:
-    """The text of `signatures.json`."""
-    content: dict[str, dict[str, object]] = {}
+def signatures(examined: list[tuple[Mutant, Grade, Student]], kept: dict[str, Any]) -> str:
+    """The text of `signatures.json`: of the examined exercises, and of others as they are kept."""
+    content: dict[str, dict[str, object]] = dict(kept)
     for mutant, _, student in examined:
         if student.signs:
             entry = {"misconception": mutant.misconception, "signs": sorted(student.signs)}
             content.setdefault(mutant.exercise, {})[mutant.name] = entry
-    return json.dumps(content, indent=1) + "\n"
+    return json.dumps(dict(sorted(content.items())), indent=1) + "\n"
 
 
 def unseen(examined: list[tuple[Mutant, Grade, Student]], exercise: str) -> str:
@@ -173,9 +174,10 @@ def unseen(examined: list[tuple[Mutant, Grade, Student]], exercise: str) -> str:
     return ", ".join(f"{number} {verdict}" for verdict, number in counted.items())
 
 
-def table(examined: list[tuple[Mutant, Grade, Student]]) -> str:
-    """The text of `mutation_table.md`."""
-    rows: list[str] = []
+def table(examined: list[tuple[Mutant, Grade, Student]], kept: Sequence[str] = ()) -> str:
+    """The text of `mutation_table.md`: rows of the examined exercises, and the kept rows of others."""
+    rows = [row for row in kept if row.count("|") == ROWS_HEAD.splitlines()[0].count("|")]
+    summary = [row for row in kept if row not in rows]
     totals: dict[str, list[int]] = {}
     for mutant, graded, _ in examined:
         found = status(graded, mutant.caught_by)
@@ -191,41 +193,52 @@ def table(examined: list[tuple[Mutant, Grade, Student]]) -> str:
             f"| {mutant.exercise} | {mutant.name} | {mutant.story} | `{mutant.caught_by}` | {killed}"
             f" | {len(failed)} | {'yes' if right else 'no'} |"
         )
-    summary = [
+    summary += [
         f"| {exercise} | {number} | {killed} | {not_run} | {right} ({right / number:.0%})"
         f" | {unseen(examined, exercise)} |"
         for exercise, (number, killed, not_run, right) in totals.items()
     ]
-    return "\n".join(
-        [
-            HEAD,
-            *summary,
-            "",
-            ROWS_HEAD,
-            *rows,
-            "",
-        ]
-    )
+    return "\n".join([HEAD, *sorted(summary), "", ROWS_HEAD, *sorted(rows, key=_place), ""])
+
+
+def _place(row: str) -> list[str]:
+    return row.split(" | ")[:2]
+
+
+def kept_rows(exercises: Sequence[str]) -> list[str]:
+    """The table's rows of all exercises but these."""
+    lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
+    rows = [line for line in lines if line.startswith("| ex") and not line.startswith("| exercise |")]
+    return [row for row in rows if row.split(" | ")[0].removeprefix("| ") not in exercises]
+
+
+def kept_signatures(exercises: Sequence[str]) -> dict[str, Any]:
+    """The signatures of all exercises but these."""
+    path = misconceptions.SIGNATURES
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {name: content for name, content in known.items() if name not in exercises}
 
 
 def main() -> int:
     """Write or check; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m gemm_lessons.authoring.mutants")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something is stale")
-    check = parser.parse_args().check
-    examined = examine(SEED)
-    written = {misconceptions.SIGNATURES: signatures(examined)}
-    if not check:
+    parser.add_argument("exercises", nargs="*", help="such as ex07; all, if none is named")
+    options = parser.parse_args()
+    exercises = [api.find(name) for name in options.exercises] or list(api.graders())
+    written = {misconceptions.SIGNATURES: signatures(examine(SEED, exercises), kept_signatures(exercises))}
+    if not options.check:
         misconceptions.SIGNATURES.write_text(written[misconceptions.SIGNATURES], encoding="utf-8")
         misconceptions.signatures.cache_clear()
-    written[TABLE] = table(examine(SEED + 1))  # why another seed: signatures must hold for any
+    # why another seed: signatures must hold for any
+    written[TABLE] = table(examine(SEED + 1, exercises), kept_rows(exercises))
     stale = [path for path, text in written.items() if not path.exists() or path.read_text("utf-8") != text]
     for path in stale:
-        if check:
+        if options.check:
             print(f"{path.relative_to(ROOT)} is stale: run `python -m gemm_lessons.authoring.mutants`")
         else:
             path.write_text(written[path], encoding="utf-8")
-    return bool(stale) and check
+    return bool(stale) and options.check
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import pytest
 
 from gemm_lessons.authoring import mutants
-from gemm_lessons.grading import misconceptions
+from gemm_lessons.grading import api, misconceptions
 
 MUTANTS = {f"{mutant.exercise[:4]}-{mutant.name}": mutant for mutant in mutants.mutants()}
 
@@ -89,7 +89,7 @@ def test_signatures_belong_to_the_mutants():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_right_misconception_is_named_for_four_in_five():
-    examined = mutants.examine(seed=33)
+    examined = mutants.examine(33, list(api.graders()))
     right = sum(
         mutants.named(graded, mutant.caught_by) == mutant.misconception for mutant, graded, _ in examined
     )
@@ -109,3 +109,11 @@ def test_a_formula_decides_where_no_signature_is_close():
 def test_nothing_is_named_by_how_much_is_wrong_alone():
     known = [("bias-by-row", frozenset({"values", "every row", "case:one expert"}))]
     assert misconceptions.likeliest({"values", "every row", "case:one expert"}, known) == ""
+
+
+def test_what_is_not_graded_again_stays_as_it_is():
+    assert mutants.table([], mutants.kept_rows([])) == mutants.TABLE.read_text(encoding="utf-8")
+    kept = mutants.kept_signatures([])
+    assert mutants.signatures([], kept) == misconceptions.SIGNATURES.read_text(encoding="utf-8")
+    assert set(kept) - set(mutants.kept_signatures(["ex07_masked"])) == {"ex07_masked"}
+    assert not any("ex07" in row for row in mutants.kept_rows(["ex07_masked"]))
