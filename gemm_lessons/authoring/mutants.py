@@ -27,6 +27,7 @@ from gemm_lessons.grading.student import Student
 
 ROOT = stubs.ROOT
 TABLE = ROOT / "docs" / "mutation_table.md"
+GPU_KILLS = ROOT / "docs" / "gpu_kills.json"  # written by `gpu_kills`
 SEED = 1  # signatures are made with this one; tests grade with others
 COMPILER_CHECK = "test_compiles"
 
@@ -40,6 +41,13 @@ signature of this very solution were unknown, as that of a student's is.
 
 | exercise | wrong solutions | killed | NOT RUN | named | unseen |
 |---|---|---|---|---|---|"""
+GPU_HEAD = """## On a GPU
+
+Wrong solutions whose outputs alone show the mistake, graded by `test_on_gpu` and nothing else.  Races, strays
+and budgets are the simulator's, also where there is a GPU.
+
+| exercise | wrong solutions | rejected | survived |
+|---|---|---|---|"""
 ROWS_HEAD = """| exercise | wrong solution | what it gets wrong | caught by | result | failing | named |
 |---|---|---|---|---|---|---|"""
 
@@ -198,7 +206,24 @@ def table(examined: list[tuple[Mutant, Grade, Student]], kept: Sequence[str] = (
         f" | {unseen(examined, exercise)} |"
         for exercise, (number, killed, not_run, right) in totals.items()
     ]
-    return "\n".join([HEAD, *sorted(summary), "", ROWS_HEAD, *sorted(rows, key=_place), ""])
+    return "\n".join([HEAD, *sorted(summary), "", *on_a_gpu(), ROWS_HEAD, *sorted(rows, key=_place), ""])
+
+
+def on_a_gpu() -> list[str]:
+    """The table's lines about a GPU; none if nothing was recorded."""
+    if not GPU_KILLS.exists():
+        return []
+    found = json.loads(GPU_KILLS.read_text(encoding="utf-8"))
+    rows = [
+        f"| {exercise[:4]} | {len(kills['rejected']) + len(kills['survived'])} | {len(kills['rejected'])} |"
+        f" {', '.join(kills['survived']) or '-'} |"
+        for exercise, kills in found["exercises"].items()
+    ]
+    recorded = (
+        f"{found['device']}, {found['date'][:10]}, commit {found['commit']};"
+        " `python -m gemm_lessons.authoring.gpu_kills` grades them again."
+    )
+    return [GPU_HEAD, *rows, "", recorded, "", "## One by one", ""]
 
 
 def _place(row: str) -> list[str]:
@@ -208,8 +233,10 @@ def _place(row: str) -> list[str]:
 def kept_rows(exercises: Sequence[str]) -> list[str]:
     """The table's rows of all exercises but these."""
     lines = TABLE.read_text(encoding="utf-8").splitlines() if TABLE.exists() else []
-    rows = [line for line in lines if line.startswith("| ex") and not line.startswith("| exercise |")]
-    return [row for row in rows if row.split(" | ")[0].removeprefix("| ") not in exercises]
+    rows = [line for line in lines if line.startswith("| ex")]
+    return [
+        row for row in rows if row.split(" | ")[0].removeprefix("| ") in set(api.graders()) - set(exercises)
+    ]
 
 
 def kept_signatures(exercises: Sequence[str]) -> dict[str, Any]:

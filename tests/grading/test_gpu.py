@@ -2,14 +2,14 @@
 
 import pytest
 
-from gemm_lessons.authoring import mutants
+from gemm_lessons.authoring import gpu_kills, mutants
 from gemm_lessons.grading import api
 from gemm_lessons.grading.cases import Case
 from gemm_lessons.grading.runner import Runner
 from grading.helpers import SOLUTIONS, TESTS, constants, on_solution, result, student_of
 
 pytestmark = pytest.mark.gpu
-KERNELS = [name for name, path in api.graders().items() if "def test_on_gpu(" in path.read_text("utf-8")]
+KERNELS = gpu_kills.kernels()
 UNUSUAL = [
     path for path in sorted((TESTS / "unusual").glob("*.py")) if constants(path)["EXERCISE"] in KERNELS
 ]
@@ -39,16 +39,10 @@ def test_unusual_is_right(path, tmp_path, runner, gpu):
     assert check.status == "passed", check.text
 
 
-WRONG = [
-    mutant
-    for mutant in mutants.mutants()
-    if mutant.exercise in KERNELS
-    and mutant.caught_by in ("test_one_expert", "test_experts", "test_borders", "test_ragged")
-]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("mutant", WRONG, ids=lambda mutant: f"{mutant.exercise[:4]}-{mutant.name}")
+@pytest.mark.parametrize(
+    "mutant", gpu_kills.shown(), ids=lambda mutant: f"{mutant.exercise[:4]}-{mutant.name}"
+)
 def test_wrong_is_wrong(mutant, tmp_path, runner, gpu):
     check = on_gpu(mutant.exercise, mutant.source, tmp_path, runner, gpu)
     assert check.status == "failed"
