@@ -104,8 +104,10 @@ def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str
     """
     if device.choose().is_gpu:
         gpu = CudaGpu()
-        wanted = [one for one in SHAPES if one[0] in names]
-        return f"{device.choose().name}, now", [measure(gpu, *one, dtype, None) for one in wanted]
+        timed = [
+            measure(gpu, name, shape, block, dtype, None) for name, shape, block in SHAPES if name in names
+        ]
+        return f"{device.choose().name}, now", timed
     newest = max((json.loads(path.read_text("utf-8")) for path in FOLDER.glob("quantize-*.json")), key=_date)
     lines = [Line(**{**line, "shape": tuple(line["shape"])}) for line in newest["lines"]]
     kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel != "plain"]
