@@ -35,6 +35,9 @@ SIZE = (300, 264, 136, 8) if ON_GPU else (23, 24, 16, 4)  # tokens, width, hidde
 ODD = (301, 130, 77, 8) if ON_GPU else (21, 10, 7, 4)  # what no vector and no tile divides
 ROUTED, LOADED = Config("routed"), Config("routed", gather="load")
 HOPPER = Config("hopper", activation="epilogue")
+needs_bfloat16 = pytest.mark.skipif(
+    device.choose().compute_capability < (8, 0), reason="NOT RUN: bfloat16 needs compute capability 8.0"
+)
 needs_hopper = pytest.mark.skipif(
     not ON_HOPPER, reason="NOT RUN: the step hopper is for compute capability 9.0"
 )
@@ -87,11 +90,12 @@ def test_float32_with_every_choice(choices):
     "config",
     [
         pytest.param(HOPPER, marks=needs_hopper),
-        Config("tensor_core"),
+        pytest.param(Config("tensor_core"), marks=needs_bfloat16),
+        pytest.param(Config("decode"), marks=needs_bfloat16),
         pytest.param(Config("hopper"), marks=[needs_hopper, pytest.mark.slow]),
         pytest.param(Config("hopper", weighting="activation"), marks=[needs_hopper, pytest.mark.slow]),
         pytest.param(Config("hopper", "router", "epilogue"), marks=[needs_hopper, pytest.mark.slow]),
-        pytest.param(Config("tensor_core", weighting="activation"), marks=pytest.mark.slow),
+        pytest.param(Config("tensor_core", weighting="activation"), marks=[needs_bfloat16, pytest.mark.slow]),
     ],
     ids=str,
 )
@@ -157,6 +161,17 @@ def test_fp8_stage_by_stage(size):
 def test_fp8_with_dropped_tokens(choices):
     problem = problem_of(router=TopK(2, capacity_factor=0.5), dtype="float8_e4m3fn", **choices)
     check(problem, Config("tiled_fp8", activation="quantize"), launches=1)
+
+
+@pytest.mark.skipif(
+    device.choose().compute_capability < (8, 9),
+    reason="NOT RUN: decode takes FP8 from compute capability 8.9 on",
+)
+@pytest.mark.parametrize("activation", ["quantize", pytest.param("kernel", marks=pytest.mark.slow)])
+def test_fp8_with_counts_on_the_device(activation):
+    check(
+        problem_of((9, 32, 48, 3), dtype="float8_e4m3fn"), Config("decode", activation=activation), launches=1
+    )
 
 
 # --- adversarial routings ------------------------------------------------------------------------------
@@ -281,6 +296,7 @@ GRAPHS = [
     Config("concatenated"),
     Config("masked"),
     replace(ROUTED, gather="router"),
+    pytest.param(Config("decode"), marks=needs_bfloat16),
     pytest.param(HOPPER, marks=needs_hopper),
     pytest.param(Config("hopper", "router", "epilogue"), marks=[needs_hopper, pytest.mark.slow]),
 ]
@@ -288,7 +304,7 @@ GRAPHS = [
 
 @pytest.mark.parametrize("config", GRAPHS, ids=str)
 def test_a_replayed_graph_takes_other_tokens(config):
-    problem = problem_of(dtype="bfloat16" if config.step == "hopper" else "float32")
+    problem = problem_of(dtype="bfloat16" if config.step in TENSOR_STEPS else "float32")
     inputs = problem.inputs(9)
     prepared = layer.prepare(problem, config, inputs)
     replay = Graph(prepared)

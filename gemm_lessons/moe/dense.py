@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gemm_lessons.compare import SIGMAS, output_dtype, tolerance
+from gemm_lessons.compare import SIGMAS, WGMMA_E4M3_BITS, output_dtype, tolerance
+from gemm_lessons.quantize import BLOCK
 
 Array = np.ndarray[Any, Any]
 
@@ -109,4 +110,7 @@ def _product(x: Array, w: Array, dtype: str) -> tuple[Array, Array]:
     """The product x @ w.T, and how far a right kernel may be from it; float32 is enough for a bound."""
     w = w.astype(np.float32)
     want, spread = x @ w.T, np.sqrt(np.square(x) @ np.square(w).T)
-    return want, tolerance(want, spread, w.shape[1], dtype)
+    allowed = tolerance(want, spread, w.shape[1], dtype)
+    if dtype == "float8_e4m3fn":  # tensor cores keep fewer bits in the sums of 128 products of e4m3
+        allowed = allowed + SIGMAS * 2.0**-WGMMA_E4M3_BITS * np.sqrt(min(w.shape[1], BLOCK)) * spread
+    return want, allowed

@@ -14,6 +14,7 @@ with other tokens.  The others need them on the host, for a tile list or for the
 | routed       | device: the work loop walks the offsets             | yes             |
 | tensor_core  | host: one block for each tile of the list           | no              |
 | hopper       | device: a warp of each block finds the tiles        | yes             |
+| decode       | device: every block finds its share of the weights  | yes             |
 | tiled_fp8    | host: one block for each tile of the list           | no              |
 
 `routed` is `moe.routed`: the float32 product that can also fetch its rows where their tokens lie.
@@ -34,7 +35,7 @@ from gemm_lessons.moe import routed
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.quantize import Quantized, QuantizedInputs
 from gemm_lessons.schedule import ceil_div
-from gemm_lessons.steps import concatenated, hopper, masked, padded, steps_for, tiled
+from gemm_lessons.steps import concatenated, decode, hopper, masked, padded, steps_for, tiled
 
 device.choose()
 
@@ -42,7 +43,13 @@ from numba import cuda  # noqa: E402  why late: the device is chosen before Numb
 
 COUNT_SIGNATURE = "void(int32[::1], int32[::1])"
 
-ON_DEVICE = ("concatenated", "masked", "routed", "hopper")  # read the counts there, launch by launch
+ON_DEVICE = (
+    "concatenated",
+    "masked",
+    "routed",
+    "hopper",
+    "decode",
+)  # read the counts there, launch by launch
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,8 @@ def bind(
         config.validate(shape.problem)
         gemm = hopper.bind(shape.problem, config, x, w, offsets, y, **options)
         return (gemm,) if gemm else ()
+    if step == "decode":
+        return _decode(shape, x, w, offsets, y)
     if step == "routed":
         tile = tiled.CONFIG if on_gpu else tiled.SIM_CONFIG
         tile.validate(shape.problem)
@@ -173,11 +182,22 @@ def bind_quantized(
     step: str, shape: Shape, x: Quantized, w: Quantized, offsets: Any, y: Any, host: HostCounts
 ) -> tuple[Part, ...]:
     """`bind` in FP8: x in blocks of 1 x 128, w in blocks of 128 x 128, y bfloat16; all on the device."""
+    if step == "decode":
+        return _decode(shape, x.values, w.values, offsets, y, (x.scales, w.scales))
 
     def inputs_of(total: int) -> QuantizedInputs:
         return QuantizedInputs(x._replace(values=x.values[:total], scales=x.scales[:total]), w)
 
     return (HostPlanned(step, shape, inputs_of, y, host),)
+
+
+def _decode(shape: Shape, x: Any, w: Any, offsets: Any, y: Any, scales: Any = None) -> tuple[Part, ...]:
+    chosen = device.choose()
+    on_gpu = decode.choose_config(shape.problem, chosen.shared_bytes_per_block)
+    config = on_gpu if chosen.is_gpu else replace(decode.SIM_CONFIG, dtype=shape.dtype)
+    config.validate(shape.problem)
+    gemm = decode.bind(shape.problem, config, x, w, offsets, y, scales)
+    return (gemm,) if gemm else ()
 
 
 def _concatenated(shape: Shape, x: Any, w: Any, offsets: Any, y: Any) -> Launch:

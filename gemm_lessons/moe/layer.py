@@ -233,10 +233,11 @@ def choose_config(problem: LayerProblem) -> Config:
     """What is fastest on this device and needs no host; without one that does, what is right."""
     if problem.dtype == "float32":
         return Config("routed", gather="load")
+    compute_capability = device.choose().compute_capability
     if problem.dtype == FP8:
-        return Config("tiled_fp8", activation="quantize")
-    major, _ = device.choose().compute_capability
-    if major == 9 and problem.width % 8 == 0 and problem.hidden % 8 == 0:
+        step = "decode" if compute_capability >= (8, 9) else "tiled_fp8"
+        return Config(step, activation="quantize")
+    if compute_capability[0] == 9 and problem.width % 8 == 0 and problem.hidden % 8 == 0:
         return Config("hopper", activation="epilogue")
     return Config("tensor_core")
 
