@@ -7,6 +7,7 @@ N = K = 32 or so, small enough for the simulator.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +42,18 @@ def zipf_counts(num_groups: int, total_tokens: int, exponent: float = 1.0) -> tu
     counts = np.floor(share / share.sum() * total_tokens).astype(int)
     counts[0] += total_tokens - counts.sum()
     return tuple(int(count) for count in counts)
+
+
+def text_counts(num_experts: int, num_tokens: int | None = None) -> tuple[int, ...]:
+    """Slots of each expert for the first tokens of a real text: see `moe.text_routing`.
+
+    Args:
+        num_experts: 8, with two slots for a token, or 64, with six.
+        num_tokens: None for the first batch.
+    """
+    with np.load(Path(__file__).parent / "routings" / "text.npz") as stored:
+        first = stored[str(num_experts)][0, :num_tokens]
+    return tuple(int(count) for count in np.bincount(first.reshape(-1), minlength=num_experts))
 
 
 def _workload(
@@ -93,6 +106,8 @@ _ALL = [
     _workload("no-tokens", (0,) * 8, 2048, 2048, (0,) * 4, "nobody was routed here"),
     _workload("S-x8-v3-gate-up", _scaled(8), 4096, 7168, _eighth(DEMO), "the demo's routing, gate and up projection"),
     _workload("S-x8-v3-down", _scaled(8), 7168, 2048, _eighth(DEMO), "the demo's routing, down projection"),
+    _workload("text", text_counts(8), 2048, 2048, text_counts(8, 48), "words of a real text, two of eight experts each"),
+    _workload("text-64", text_counts(64), 2048, 2048, text_counts(64, 24), "words of a real text, six of 64 experts each"),
     _workload("decode", DECODE, 4096, 7168, DECODE, "a handful of tokens per expert: pure weight streaming"),
     *(workload for load in (128, 1024, 4096, 8192) for workload in _deepseek(load)),
     *_deepseek(8192, num_groups=4),
