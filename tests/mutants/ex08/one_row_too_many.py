@@ -1,0 +1,19 @@
+"""row <= end: an expert takes the first row of the next one."""
+
+from numba import cuda
+
+MISCONCEPTION = "one-row-too-many"
+CAUGHT_BY = "test_capacity"
+
+
+@cuda.jit
+def place_kernel(experts, offsets, row_of):
+    expert = cuda.threadIdx.x
+    row = offsets[expert]
+    for choice in range(2):
+        for token in range(experts.shape[0]):
+            if experts[token, choice] == expert:
+                row_of[token, choice] = -1
+                if row <= offsets[expert + 1]:
+                    row_of[token, choice] = row
+                    row += 1
