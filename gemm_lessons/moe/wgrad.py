@@ -26,6 +26,7 @@ with the most tokens first.
 
 from __future__ import annotations
 
+import heapq
 from functools import cache
 from typing import Any
 
@@ -49,6 +50,7 @@ from gemm_lessons.moe.gradient import (
 from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs
 from gemm_lessons.schedule import ceil_div, find_tile
 from gemm_lessons.steps._host import begin
+from gemm_lessons.trace import Slice, Timeline
 
 device.choose()
 
@@ -91,6 +93,28 @@ def expert_order(problem: GroupedProblem, *, longest_first: bool = True) -> Arra
         return numbers
     order: Array = numbers[np.argsort(-np.array(problem.counts), kind="stable")]
     return order
+
+
+def predict(
+    problem: GroupedProblem, config: Config, num_blocks: int, *, longest_first: bool = True
+) -> Timeline:
+    """Play the launch: whichever of num_blocks is free takes the next tile, which costs its expert's slabs.
+
+    Returns:
+        The predicted timeline, in multiply-adds.
+    """
+    tiles_m, tiles_n = ceil_div(problem.N, config.BM), ceil_div(problem.K, config.BN)
+    free = [(0, block) for block in range(num_blocks)]  # (time at which the block is free, block)
+    slices = []
+    for group in expert_order(problem, longest_first=longest_first).tolist():
+        duration = ceil_div(problem.counts[group], config.BK) * config.BK * config.BM * config.BN
+        for tile in range(tiles_m * tiles_n):
+            start, block = heapq.heappop(free)
+            tile_m, tile_n = divmod(tile, tiles_n)
+            slices.append(Slice(block, block, group, tile_m, tile_n, start, start + duration))
+            heapq.heappush(free, (start + duration, block))
+    label = "longest expert first" if longest_first else "experts by number"
+    return Timeline(tuple(slices), num_sms=num_blocks, unit="multiply-adds", label=label)
 
 
 def make_launch(
