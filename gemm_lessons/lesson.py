@@ -49,7 +49,7 @@ WIDTH = 110  # of wrapped text
 CHILD_SECONDS = 60.0  # longest time that a broken kernel may take, compiling included
 
 NOT_RECORDED = (
-    "No times are recorded for {what} yet: `make bench` on a GPU records them."
+    "No times are recorded for {what} yet: `{command}` on a GPU records them."
     " A time that was not measured is not shown."
 )
 
@@ -455,7 +455,8 @@ def measure(
         parts: show what the parts of a step take, too.
         others: modules that are used as steps but stand outside the ladder, by name.
         dtype: of the inputs.
-        results: which recorded results, if not those of the dtype; their file is DEVICE-RESULTS.json.
+        results: which recorded results, if not those of the dtype: DEVICE-RESULTS.json, made by the module
+            of that name in `measure`.
 
     Raises:
         LessonError: a step was wrong or failed.
@@ -473,7 +474,8 @@ def measure(
     _count(problem, modules)
     record = _only(recorded(results or dtype), workload, steps)
     if record is None:
-        say(NOT_RECORDED.format(what=f"these steps on `{workload}`"))
+        command = f"python -m gemm_lessons.measure.{results}" if results else "make bench"
+        say(NOT_RECORDED.format(what=f"these steps on `{workload}`", command=command))
         return
     say("The times below were **recorded**, not measured now; the title names the device and the day.")
     _show_ladder(record, workload, parts=parts)
@@ -504,7 +506,7 @@ def schedules(workload: str) -> None:
         record = recorded()
     lines = tables.schedules(record, workload) if record else None
     if record is None or lines is None or not lines.rows:
-        say(NOT_RECORDED.format(what=f"the schedules on `{workload}`"))
+        say(NOT_RECORDED.format(what=f"the schedules on `{workload}`", command="make bench"))
         return
     lines.title = f"The persistent step on {workload}, float32 ({record.label})"
     say(lines.markdown())

@@ -149,10 +149,10 @@ def test_without_a_gpu_no_time_is_made_up(capsys, monkeypatch):
 
 
 def test_a_gradient_is_measured_and_broken_like_a_step(capsys):
-    lesson.measure("S", ["wgrad"], others={"wgrad": wgrad}, results="of nobody")
+    lesson.measure("S", ["wgrad"], others={"wgrad": wgrad}, results="nobody")
     shown = capsys.readouterr().out
     assert "| wgrad | 1 | 4,096 | 4,096 |" in shown
-    assert "No times are recorded" in shown
+    assert "`python -m gemm_lessons.measure.nobody` on a GPU records them" in shown
     change = ("start, stop = offsets[group], offsets[group + 1]", "start, stop = 0, offsets[group + 1]")
     assert not lesson.broken("wgrad", change).right
     assert "in moe/wgrad.py:" in capsys.readouterr().out
