@@ -37,6 +37,7 @@ LAYERS = (
         "balance_pictures",
         "scale_pictures",
         "layer_pictures",
+        "training_pictures",
     ),
     ("authoring", "cli", "lesson", "cell_kernels", "__main__"),
 )
