@@ -44,7 +44,6 @@ FAST_THREADS = 256
 LOADS = 4  # 16-byte loads that a lane starts before it needs the first
 
 ALL_LANES = 0xFFFFFFFF
-_SMALLEST_SCALE = 2.0**-126
 _WORD_BYTES = 4
 
 WORDS = {4: "uint32", 2: "uint16"}  # how a kernel sees float32 and bfloat16
@@ -63,7 +62,7 @@ def scale_of(amax):
     """The scale of a block whose largest magnitude this is."""
     if amax == float32(0.0):
         return float32(1.0)
-    return max(amax / float32(448.0), float32(_SMALLEST_SCALE))
+    return max(amax / float32(448.0), float32(2.0**-126))  # a float32 whose reciprocal is finite
 
 
 def make_load(word_bytes: int) -> Any:
