@@ -1,10 +1,12 @@
 """The layer's bench: every stage is timed, what is wrong is named, and work is counted without a GPU."""
 
+import sys
+
 import pytest
 
-from gemm_lessons import device, layer_pictures
+from gemm_lessons import cli, device, layer_pictures
 from gemm_lessons.measure import layer as program
-from gemm_lessons.measure import tables
+from gemm_lessons.measure import results, tables
 from gemm_lessons.measure.results import MOVING, Record, load, moving_share, stages_of
 from gemm_lessons.measure.timing import Rules
 from gemm_lessons.moe import dense, layer
@@ -110,6 +112,48 @@ def test_counted_work():
     assert tables.counted_layer("layer", works).rows[3][1] == "275"
     figure = layer_pictures.counted(works, "counted")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["multiply-adds", "bytes"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Run `gemm-lessons layer` in a folder of its own; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.console, "_width", 200)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["gemm-lessons", "layer", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, " ".join(out.split()), err
+
+    return run
+
+
+def test_the_command_counts_and_draws_without_a_gpu(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "recorded", lambda dtype: None)
+    code, out, _ = command("--tokens", "64", "--experts", "4", "--width", "32", "--hidden", "16")
+    assert code == 0
+    assert "counted work of its stages" in out
+    assert "µs" not in out, "nothing was timed"
+    assert "No times are recorded yet" in out
+    assert (tmp_path / "out" / "layer-bfloat16.png").stat().st_size > 10_000
+
+
+def test_the_command_shows_what_was_recorded(command, bench, tmp_path, monkeypatch):
+    bench.run(PROBLEM, {"routed": ROUTED})
+    monkeypatch.setattr(results, "recorded", lambda dtype: bench.record)
+    code, out, _ = command("--dtype", "float32")
+    assert code == 0
+    assert "Recorded on none, 2026-01-01; nothing below was measured now." in out
+    assert "layer: stages of routed" in out
+    assert (tmp_path / "out" / "layer-float32-recorded.png").stat().st_size > 10_000
+
+
+def test_the_command_refuses_an_unknown_dtype(command):
+    code, _, err = command("--dtype", "float16")
+    assert code == 2
+    assert "no layer computes in float16: use one of bfloat16, float32" in err
 
 
 def test_the_size_that_is_judged():
