@@ -79,7 +79,10 @@ def kernels():
             kernel = routed.make_kernel(replace(tiled.CONFIG, vector_loads=vector_loads), indexed)
             yield name, kernel, routed.SIGNATURE
     yield "count_rows", experts.count_rows, experts.COUNT_SIGNATURE
-    yield "router_backward", backward_kernels.router_backward_kernel, backward_kernels.ROUTER_SIGNATURE
+    for renormalised in (False, True):
+        name = f"router_backward{', renormalised' if renormalised else ''}"
+        kernel = backward_kernels.make_router_backward(renormalised)
+        yield name, kernel, backward_kernels.ROUTER_SIGNATURE
 
 
 def moe_kernels():

@@ -215,6 +215,26 @@ def test_the_whole_way_back_with_kernels(top_k, renormalise):
         within(got, want, 6 * UNIT * np.sqrt(4 * 20) * max(np.abs(want).max(), 1.0))
 
 
+@pytest.mark.gpu
+@modes
+def test_the_whole_way_back_on_a_gpu(top_k, renormalise):
+    sizes = {"tokens": 700, "experts": 8, "width": 96, "hidden": 130}
+    weights, x, dy = random_layer(30 + top_k, np.float32, **sizes)
+    # why divided: a hidden value is a product of two sums, and its exp should stay far from overflow
+    weights = Weights(*(each / np.float32(10) for each in weights))
+    weights64 = Weights(*(each.astype(np.float64) for each in weights))
+    y64, saved64 = forward(weights64, x.astype(np.float64), top_k, renormalise=renormalise)
+    dx64, wanted = backward(weights64, saved64, dy.astype(np.float64))
+    y, saved = forward(weights, x, top_k, KERNELS, renormalise=renormalise)
+    dx, gradients = backward(weights, saved, dy, KERNELS)
+    np.testing.assert_array_equal(saved.experts, saved64.experts)
+    for got, want in zip((y, dx, *gradients), (y64, dx64, *wanted), strict=True):
+        within(got, want, 6 * UNIT * np.sqrt(4 * 700) * max(np.abs(want).max(), 1.0))
+    again = backward(weights, saved, dy, KERNELS)
+    assert np.array_equal(dx, again[0])
+    assert all(np.array_equal(one, other) for one, other in zip(gradients, again[1], strict=True))
+
+
 def test_kernels_refuse_float64():
     with pytest.raises(ProblemError, match="float32 and were given float64"):
         KERNELS.swiglu_backward(np.zeros((2, 4)), np.zeros((2, 2)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -39,9 +39,7 @@ COMBINE_SIGNATURE = (
 )
 SWIGLU_SIGNATURE = "void(float32[:, ::1], float32[:, ::1], float32[:, ::1])"
 SUM_SIGNATURE = "void(float32[:, ::1], int32[:, ::1], float32[:, ::1])"
-ROUTER_SIGNATURE = (
-    "void(float32[:, ::1], int32[:, ::1], float32[:, ::1], float32[:, ::1], boolean, float32[:, ::1])"
-)
+ROUTER_SIGNATURE = "void(float32[:, ::1], int32[:, ::1], float32[:, ::1], float32[:, ::1], float32[:, ::1])"
 
 
 @cuda.jit
@@ -86,27 +84,37 @@ def sum_rows_kernel(rows, row_of, total):
         total[token, col] = acc
 
 
-@cuda.jit
-def router_backward_kernel(probabilities, experts, weights, d_weights, renormalised, d_logits):
-    """A thread for each token: back through the top-k's weights and the softmax."""
-    token = cuda.grid(1)
-    if token < d_logits.shape[0]:
-        mean, total = float32(0.0), float32(1.0)
-        if renormalised:
-            total = float32(0.0)
+@cache
+def make_router_backward(renormalised: bool) -> Any:
+    """A thread for each token: back through the top-k's weights and the softmax.
+
+    Args:
+        renormalised: whether the weights were divided by their sum.
+    """
+
+    @cuda.jit
+    def router_backward_kernel(probabilities, experts, weights, d_weights, d_logits):
+        token = cuda.grid(1)
+        if token < d_logits.shape[0]:
+            mean, total = float32(0.0), float32(1.0)
+            if renormalised:
+                total = float32(0.0)
+                for slot in range(experts.shape[1]):
+                    mean += d_weights[token, slot] * weights[token, slot]
+                    total += probabilities[token, experts[token, slot]]
+            inner = float32(0.0)
             for slot in range(experts.shape[1]):
-                mean += d_weights[token, slot] * weights[token, slot]
-                total += probabilities[token, experts[token, slot]]
-        inner = float32(0.0)
-        for slot in range(experts.shape[1]):
-            dp = (d_weights[token, slot] - mean) / total
-            inner += probabilities[token, experts[token, slot]] * dp
-        for expert in range(d_logits.shape[1]):
-            d_logits[token, expert] = -probabilities[token, expert] * inner
-        for slot in range(experts.shape[1]):  # no expert is chosen twice, so each element gets one of these
-            expert = experts[token, slot]
-            dp = (d_weights[token, slot] - mean) / total
-            d_logits[token, expert] += probabilities[token, expert] * dp
+                dp = (d_weights[token, slot] - mean) / total
+                inner += probabilities[token, experts[token, slot]] * dp
+            for expert in range(d_logits.shape[1]):
+                d_logits[token, expert] = -probabilities[token, expert] * inner
+            # No expert is chosen twice, so an element gets at most one of these.
+            for slot in range(experts.shape[1]):
+                expert = experts[token, slot]
+                dp = (d_weights[token, slot] - mean) / total
+                d_logits[token, expert] += probabilities[token, expert] * dp
+
+    return router_backward_kernel
 
 
 def gemm(x: Array, w: Array, offsets: Array) -> Array:
@@ -162,8 +170,8 @@ def router_backward(
 ) -> Array:
     """`backward.router_backward` with a thread for each token."""
     d_logits = np.empty_like(probabilities)
-    arrays = (probabilities, experts.astype(np.int32), weights, d_weights, renormalised)
-    _run(router_backward_kernel, ceil_div(len(probabilities), THREADS), THREADS, arrays, d_logits)
+    arrays = (probabilities, experts.astype(np.int32), weights, d_weights)
+    _run(make_router_backward(renormalised), ceil_div(len(probabilities), THREADS), THREADS, arrays, d_logits)
     return d_logits
 
 
@@ -195,10 +203,10 @@ def _enqueue(make_launch: Callable[..., Any], arguments: tuple[Any, ...], *outpu
         ProblemError: an array is float64, which these kernels do not compute in.
     """
     for argument in arguments:
-        if isinstance(argument, np.ndarray) and argument.dtype == np.float64:
+        if argument.dtype == np.float64:
             raise ProblemError("these kernels compute in float32 and were given float64: convert it first")
     everything = (*arguments, *outputs)
-    on_device = [to_device(each) if isinstance(each, np.ndarray) else each for each in everything]
+    on_device = [to_device(each) for each in everything]
     make_launch(*on_device)(None)
     for output, filled in zip(outputs, on_device[len(arguments) :], strict=True):
         filled.copy_to_host(output)
