@@ -1,10 +1,14 @@
-"""Lesson 15's pictures show what the code computes."""
+"""What lesson 15 shows: its pictures, its predictions, and what it times."""
 
 import numpy as np
 import pytest
 
 from gemm_lessons import device, training_pictures
 from gemm_lessons.measure import backward
+from gemm_lessons.measure.ladder import Bench
+from gemm_lessons.measure.results import Record
+from gemm_lessons.measure.roofline import Peaks
+from gemm_lessons.measure.timing import Rules
 from gemm_lessons.moe import training, wgrad
 from gemm_lessons.moe.gradient import SIM_CONFIG
 from gemm_lessons.problem import GroupedProblem
@@ -78,3 +82,22 @@ def test_the_experts_order_is_all_that_differs():
         prepared.check(inputs).raise_if_wrong("wgrad")
         orders.append(prepared.parts["wgrad"].arguments[3].copy_to_host().tolist())
     assert orders == [[1, 2, 0], [0, 1, 2]]
+
+
+def test_a_gradient_can_be_timed_next_to_its_padded_twin(tmp_path):
+    class SteadyGpu:
+        """Everything takes 100 us."""
+
+        stream = 0
+        flush = wait = lambda self: None
+        record = lambda self: 0.0  # noqa: E731
+        elapsed_us = lambda self, start, stop: 100.0  # noqa: E731
+
+    record = Record({"device": "none"}, "2026-01-01", "float32")
+    bench = Bench(
+        SteadyGpu(), Peaks(1e12, 1e12, {"float32": 1e12}), record, rules=Rules.quick().once, most_sets=1
+    )
+    bench.ladder(GroupedProblem((3, 0, 9), 8, 4, name="tiny"), backward.STEPS)
+    found = [(one.name, one.kind, one.status) for one in record.measurements]
+    assert found == [(name, kind, "ok") for name in backward.STEPS for kind in ("step", "padded twin")]
+    assert "right: 96 outputs" in record.find("tiny", "wgrad").verdict
