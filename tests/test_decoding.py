@@ -1,0 +1,103 @@
+"""The bench of few tokens: what it draws, what it judges, with a device that does not exist."""
+
+import numpy as np
+import pytest
+
+from gemm_lessons.launch import quantized_to_device, to_device
+from gemm_lessons.measure import decoding
+from gemm_lessons.measure.roofline import Peaks
+from gemm_lessons.measure.timing import Rules
+from gemm_lessons.problem import DTYPES, Inputs
+from gemm_lessons.steps import decode
+
+PEAKS = Peaks(copy_bytes_per_s=2e12, read_bytes_per_s=4e12)
+
+
+class FakeGpu:
+    stream = None
+
+    def flush(self):
+        pass
+
+    def record(self):
+        return 0
+
+    def elapsed_us(self, start, stop):
+        return 100.0
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(decoding, "N", 2 * decoding.BLOCK)
+    monkeypatch.setattr(decoding, "K", 128)
+    monkeypatch.setattr(decoding, "ROUTINGS", {"small": (1, 0, 2)})
+    monkeypatch.setattr(decoding, "Rules", lambda: Rules(samples=1, least_samples=1, warmups=1))
+    everything = decoding.programs
+    only_decode = lambda *given: (one for one in everything(*given) if one[0] == "decode")  # noqa: E731
+    monkeypatch.setattr(decoding, "programs", only_decode)  # why: the others take a minute to simulate
+
+
+def weights(dtype):
+    w = decoding.draw((3, 2 * decoding.BLOCK, 128), dtype, 0)
+    if dtype == "bfloat16":
+        return w, to_device(w)
+    scaled = decoding.scales_of(w, (decoding.BLOCK, decoding.BLOCK), 5)
+    return scaled, quantized_to_device(scaled)
+
+
+def lines_of(dtype):
+    return decoding.measure(FakeGpu(), PEAKS, "small", dtype, *weights(dtype))
+
+
+@pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.slow), "float8_e4m3fn"])
+def test_a_line_counts_the_fewest_bytes_and_its_output_is_right(small, dtype):
+    line = lines_of(dtype)[0]
+    item = DTYPES[dtype].itemsize
+    least = (3 * 128 + 2 * 256 * 128) * item + 3 * 256 * 2  # tokens, two experts' weights, outputs
+    assert (line.name, line.least_bytes, line.median_us) == ("decode", least, 100.0)
+    assert line.tb_per_s == pytest.approx(least / 100e-6 / 1e12)
+    assert line.percent_of_read == pytest.approx(100 * least / 100e-6 / 4e12)
+    assert line.right, line.verdict
+
+
+@pytest.mark.slow
+def test_a_wrong_feature_is_seen(small, monkeypatch):
+    def broken(*arguments, **options):
+        prepared = prepare(*arguments, **options)
+        result = prepared.result
+
+        def spoiled():
+            guarded = result()
+            guarded[8, -1] += 1
+            return guarded
+
+        prepared.result = spoiled
+        return prepared
+
+    prepare = decode.prepare
+    monkeypatch.setattr(decode, "prepare", broken)
+    line = lines_of("bfloat16")[0]
+    assert not line.right
+    assert "column 127" in line.verdict
+
+
+def test_large_arrays_repeat_what_was_drawn(monkeypatch):
+    monkeypatch.setattr(decoding, "DRAWN", 10)
+    drawn = decoding.draw((3, 7), "bfloat16", 1)
+    np.testing.assert_array_equal(drawn.reshape(-1)[10:20], drawn.reshape(-1)[:10])
+    assert len(np.unique(drawn.reshape(-1)[:10].astype(np.float32))) > 5
+
+
+def test_the_oracle_gets_the_scales_of_its_features():
+    values = decoding.draw((2, 384, 256), "float8_e4m3fn", 1)
+    x = decoding.scales_of(values[0, :3], (1, 128), 2)
+    for block, shape in (((128, 128), (2, 1, 2)), ((1, 256), (2, 128, 1))):
+        w = decoding.scales_of(values, block, 3)
+        some = decoding.some_features(decoding.QuantizedInputs(x, w), 256)
+        assert some.w.scales.shape == shape
+        np.testing.assert_array_equal(some.w.scales, w.scales[:, 2:3] if block[0] > 1 else w.scales[:, 256:])
+    plain = decoding.some_features(Inputs(values[0], values), 128)
+    np.testing.assert_array_equal(plain.w.view(np.uint8), values[:, 128:256].view(np.uint8))
