@@ -8,7 +8,7 @@ Where a token's row lies depends on the counts of all other blocks, so one barri
 needs.  It needs all blocks to be resident, as in `steps.persistent`: do not run two such kernels side by
 side, for each could hold the SMs that the other waits for.
 
-Why it should help: five launches become one, the counts and logits are read from caches right after they
+Why it should help: six launches become one, the counts and logits are read from caches right after they
 were written, and a batch that fits into L2 comes from DRAM once, where the parts read it twice.
 
 When it will not: batches that L2 does not hold, and many experts, since every block sums all blocks' counts.
