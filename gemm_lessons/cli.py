@@ -311,12 +311,12 @@ def timeline(
 
 @app.command()
 def plot(
-    what: Annotated[str, typer.Argument(help="waste or ladder")],
+    what: Annotated[str, typer.Argument(help="waste, ladder or fp8-error")],
     workload: WorkloadOption = "S",
     out: Out = Path("out"),
     projector: Projector = False,
 ) -> None:
-    """Draw the padding waste of a routing, or the recorded ladder."""
+    """Draw the padding waste of a routing, the recorded ladder, or the recorded error of FP8."""
     from gemm_lessons import plots
     from gemm_lessons.measure.results import recorded
 
@@ -328,9 +328,15 @@ def plot(
         if record is None or workload not in record.problems:
             raise UsageError(f"no times are recorded for {workload}: run `gemm-lessons bench` on a GPU")
         figure = plots.ladder(record, workload, style=style)
+    elif what == "fp8-error":
+        from gemm_lessons import scale_pictures
+        from gemm_lessons.measure.fp8_error import load
+
+        figure = scale_pictures.rounding_error(load()[0], style=style)
     else:
-        raise UsageError(f"cannot plot {what!r}: use waste or ladder (and see `gemm-lessons timeline`)")
-    picture = out / f"{what}-{workload}.png"
+        known = "waste, ladder or fp8-error (and see `gemm-lessons timeline`)"
+        raise UsageError(f"cannot plot {what!r}: use {known}")
+    picture = out / (f"{what}.png" if what == "fp8-error" else f"{what}-{workload}.png")
     plots.save(figure, picture)
     console.print(f"written: {picture}", soft_wrap=True)
 

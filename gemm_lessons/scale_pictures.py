@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from gemm_lessons.measure.fp8_error import Rounding, Summation
-from gemm_lessons.plots import PAGE, PALETTE, USEFUL, WASTED
+from gemm_lessons.plots import PAGE, PALETTE, USEFUL, WASTED, Style
 from gemm_lessons.quantize import quantize
 from gemm_lessons.small_floats import DECODED
 
@@ -121,10 +121,10 @@ def _series(axes: Any, place: int, label: str, points: Sequence[tuple[float, flo
     )
 
 
-def rounding_error(points: Sequence[Rounding], K: int = 2048) -> Figure:
+def rounding_error(points: Sequence[Rounding], K: int = 2048, *, style: Style = PAGE) -> Figure:
     """Error of the ordinary part of the output, over the size of outliers, for each size of block."""
-    with mpl.rc_context(PAGE.settings):
-        figure = Figure(figsize=PAGE.extent(12, 5.6))
+    with mpl.rc_context(style.settings):
+        figure = Figure(figsize=style.extent(12, 5.6))
         panels = figure.subplots(1, 2, sharey=True)
         for axes, name in zip(panels, ("int8", "e4m3"), strict=True):
             here = [point for point in points if point.number == name and K == point.K]

@@ -146,6 +146,11 @@ def test_plot_draws_the_waste(run, tmp_path):
     assert (tmp_path / "out" / "waste-overview.png").stat().st_size > 10_000
 
 
+def test_plot_draws_the_error_of_fp8(run, tmp_path):
+    assert run("plot", "fp8-error")[0] == 0
+    assert (tmp_path / "out" / "fp8-error.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

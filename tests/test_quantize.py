@@ -3,6 +3,9 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from gemm_lessons.compare import (
     NUM_GUARD_ROWS,
@@ -64,6 +67,21 @@ def test_the_rule_holds_to_the_last_bit(block, dtype):
     assert quantized.scales.shape == (-(-7 // block[0]), -(-150 // block[1]))
     assert all(quantized.scales[index] == scale for index, scale in scales.items())
     assert (quantized.values.view(np.uint8) == values.view(np.uint8)).all()
+
+
+@given(
+    bits=arrays(np.uint32, st.tuples(st.integers(1, 5), st.integers(1, 9))),
+    block=st.tuples(st.integers(1, 6), st.integers(1, 10)),
+)
+def test_the_rule_holds_for_any_float32_at_all(bits, block):
+    x = bits.view(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        quantized = quantize(x, block)
+        values, scales = by_the_rule(x, block)
+    assert all(quantized.scales[index] == scale for index, scale in scales.items())
+    assert (quantized.values.view(np.uint8) == values.view(np.uint8)).all()
+    assert np.isfinite(quantized.scales).all()
+    assert (np.isnan(dequantize(quantized)) == ~np.isfinite(x)).all()
 
 
 def test_tokens_weights_and_whole_rows_have_the_agreed_shapes():
