@@ -63,7 +63,7 @@ def slabs(problem: GroupedProblem, BK: int) -> Figure:
 def loads(runs: Mapping[str, History]) -> Figure:
     """Each expert's share of the tokens over the steps, and the loss below, for one training run or more."""
     with mpl.rc_context(PAGE.settings):
-        figure = Figure(figsize=PAGE.extent(6.2 * len(runs), 6.4))
+        figure = Figure(figsize=PAGE.extent(max(6.2 * len(runs), 8.0), 6.4))
         panels = figure.subplots(2, len(runs), sharex=True, sharey="row", squeeze=False, height_ratios=(2, 1))
         for (above, below), (name, history) in zip(panels.T, runs.items(), strict=True):
             steps = np.arange(1, len(history.loads) + 1)
