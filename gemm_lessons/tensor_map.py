@@ -75,11 +75,11 @@ def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
 
 
 def encode(matrices: list[tuple[Any, int]]) -> Any:
-    """Encode the maps of some 16-bit matrices, one after the other.
+    """Encode the maps of some matrices, one after the other.
 
     Args:
-        matrices: (device array [rows, columns] of bfloat16 or float16, rows of its box) for each map;
-            boxes are 64 columns wide.  A matrix may have no rows if no box of it is ever moved.
+        matrices: (device array [rows, columns] of bfloat16, float16 or uint8, rows of its box) for each
+            map; boxes are 128 bytes wide.  A matrix may have no rows if no box of it is ever moved.
 
     Returns:
         uint8 device array [len(matrices), 128].
@@ -112,6 +112,7 @@ def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
         {
             "bfloat16": types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
             "float16": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            "uint8": types.CU_TENSOR_MAP_DATA_TYPE_UINT8,
         }[matrix.dtype.name],
         2,
         address,

@@ -35,6 +35,7 @@ def instruction(
     scope: Scope = "thread",
     memory: bool = True,
     accumulators: int = 0,
+    adds: bool = True,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Turn the simulator meaning of an instruction into a function for both paths.
 
@@ -47,6 +48,8 @@ def instruction(
         accumulators: the first operand is a float32 local array, and its first so many elements are
             read and replaced in place: `$0` and on in the template, before all other operands, and
             not in the constraints.
+        adds: the accumulators' old values count; if not, they are only written, and the compiler need
+            not keep them.
 
     Returns:
         A decorator for the function that holds the simulator's meaning.  It takes the simulated
@@ -55,7 +58,7 @@ def instruction(
     """
     if accumulators:
         # why tied: input i must live in the very register of output i, for the hardware adds in place.
-        tied = (str(i) for i in range(accumulators))
+        tied = (str(i) for i in range(accumulators if adds else 0))
         constraints = ",".join((*["=f"] * accumulators, constraints, *tied))
     if memory:
         constraints = f"{constraints},~{{memory}}".lstrip(",")
@@ -63,13 +66,18 @@ def instruction(
     def decorate(meaning: Callable[..., Any]) -> Any:
         if SIMULATED:
             return Instruction(meaning.__name__, scope, meaning)
-        return _emitted(meaning, template, constraints, signature, accumulators)
+        return _emitted(meaning, template, constraints, signature, accumulators, adds)
 
     return decorate
 
 
 def _emitted(
-    meaning: Callable[..., Any], template: str, constraints: str, signature: str, accumulators: int
+    meaning: Callable[..., Any],
+    template: str,
+    constraints: str,
+    signature: str,
+    accumulators: int,
+    adds: bool,
 ) -> Any:
     """A Numba intrinsic that emits the template as inline assembly."""
     from llvmlite import ir
@@ -95,7 +103,7 @@ def _emitted(
             # why constant indices: LLVM then keeps the whole array in registers.
             slots = [builder.gep(first, [ir.Constant(ir.IntType(64), i)]) for i in range(accumulators)]
         values = [operand(context, builder, *triple) for triple in plain]
-        values += [builder.load(slot) for slot in slots]
+        values += [builder.load(slot) for slot in slots if adds]
         if slots:
             gives = ir.LiteralStructType([ir.FloatType()] * accumulators)
         elif isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""32-bit integer division: Numba's // on int32 divides 64 bits, which is a slow call."""
+"""32-bit integers: a division that is no call, and a way to compute a number late."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ def div_u32(ctx: Any, dividend: Any, divisor: Any) -> int:
     """
     dividend, divisor = int(dividend) & 0xFFFFFFFF, int(divisor) & 0xFFFFFFFF
     return dividend // divisor if divisor else -1
+
+
+@instruction("mov.b32 $0, $1;", "=r,r", "int32(int32)", memory=False)
+def late(ctx: Any, value: Any) -> int:
+    """The same number, but known only from here on; any thread.
+
+    The compiler moves what never changes to the start of a kernel and keeps it in a register ever after.
+    Where registers are short, that is worse than computing it again.  PTX manual: mov.
+    """
+    return int(value)

@@ -62,6 +62,21 @@ def ldmatrix_x4(ctx: Any, calls: Any) -> Any:
 
 
 @instruction(
+    "stmatrix.sync.aligned.m8n8.x4.shared.b16 [$0], {$1, $2, $3, $4};",
+    "r,r,r,r,r",
+    "void(uint32,uint32,uint32,uint32,uint32)",
+    scope="warp",
+)
+def stmatrix_x4(ctx: Any, calls: Any) -> None:
+    """Store four 8 x 8 tiles; a whole warp.
+
+    Operands: address, and one word of each tile.  Lane 8 * i + r gives the address of row r of tile i.
+    PTX manual: stmatrix.
+    """
+    _store_tiles(ctx, calls, 4, transposed=False)
+
+
+@instruction(
     "stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [$0], {$1, $2, $3, $4};",
     "r,r,r,r,r",
     "void(uint32,uint32,uint32,uint32,uint32)",
@@ -73,7 +88,7 @@ def stmatrix_x4_trans(ctx: Any, calls: Any) -> None:
     Operands: address, and one word of each tile.  Lane 8 * i + r gives the address of row r of tile i.
     PTX manual: stmatrix.
     """
-    _store_transposed(ctx, calls, 4)
+    _store_tiles(ctx, calls, 4, transposed=True)
 
 
 @instruction(
@@ -88,15 +103,15 @@ def stmatrix_x2_trans(ctx: Any, calls: Any) -> None:
     Operands: address, and one word of each tile.  Lane 8 * i + r gives the address of row r of tile i.
     PTX manual: stmatrix.
     """
-    _store_transposed(ctx, calls, 2)
+    _store_tiles(ctx, calls, 2, transposed=True)
 
 
-def _store_transposed(ctx: Any, calls: Any, num_tiles: int) -> None:
+def _store_tiles(ctx: Any, calls: Any, num_tiles: int, *, transposed: bool) -> None:
     words = _words(calls, 1, num_tiles)
     for i in range(num_tiles):
-        tile = _tile_of(words[:, i]).T
-        for row in range(8):
-            ctx.lanes[8 * i + row].store(int(calls[8 * i + row][0]), tile[row].copy(), align=16)
+        tile = _tile_of(words[:, i])
+        for row, values in enumerate(tile.T if transposed else tile):
+            ctx.lanes[8 * i + row].store(int(calls[8 * i + row][0]), values.copy(), align=16)
 
 
 def _multiply(ctx: Context, calls: Any, num_a: int, dtype: Any) -> Any:

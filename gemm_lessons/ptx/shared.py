@@ -53,6 +53,15 @@ def ld_shared_f32(ctx: Any, address: Any) -> Any:
     return ctx.load(int(address), np.float32)[0]
 
 
+@instruction("st.shared.f32 [$0], $1;", "r,f", "void(uint32,float32)")
+def st_shared_f32(ctx: Any, address: Any, value: Any) -> None:
+    """Write one float32 of shared memory; any thread, address a multiple of 4.
+
+    PTX manual: st.
+    """
+    ctx.store(int(address), np.float32(value).reshape(1))
+
+
 @instruction(
     "st.global.v4.u32 [$0], {$1, $2, $3, $4};", "l,r,r,r,r", "void(uint64,uint32,uint32,uint32,uint32)"
 )

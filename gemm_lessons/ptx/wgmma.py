@@ -1,9 +1,11 @@
-"""wgmma: 128 threads multiply a 64 x 16 tile by a 16 x n tile, straight from shared memory.
+"""wgmma: 128 threads multiply a tile of 64 rows by a tile of n rows, straight from shared memory.
 
     acc[64, n] += a[64, 16] @ b[n, 16].T        bfloat16 in, float32 out
+    acc[64, n] += a[64, 32] @ b[n, 32].T        e4m3 in, float32 out, of which the sum keeps some 14 bits
 
-Both tiles lie in shared memory with K running fastest, 64 values (128 bytes) to a row, in the 128-byte
-swizzle that TMA writes.  They are named by descriptors.  The accumulators are spread over the warpgroup:
+Both tiles lie in shared memory with K running fastest, 128 bytes to a row, in the 128-byte swizzle that
+TMA writes; one wgmma takes 32 bytes of every row.  They are named by descriptors.  The accumulators are
+spread over the warpgroup:
 
     thread t, warp = t // 32, row = 16 * warp + t % 32 // 4, column = 2 * (t % 4)
     acc[4 * j + 0], acc[4 * j + 1]      row,     columns 8 * j + column, + 1
@@ -11,6 +13,11 @@ swizzle that TMA writes.  They are named by descriptors.  The accumulators are s
 
 The instruction only starts the work: nobody may touch the accumulators, or overwrite the tiles, before a
 `wgmma_wait` that covers it.
+
+How exact e4m3 sums are: a product of two e4m3 is exact, but to add them up Hopper shifts the products and
+the old sum to the largest exponent among them and cuts off what falls below it by some 13 bits (DeepSeek-V3,
+"Technical Report", 2024, section 3.3.2, says 14 bits in all).  Long sums must therefore move to float32
+registers every so often.  The simulator adds in float32 and cuts nothing off.
 """
 
 from __future__ import annotations
@@ -26,15 +33,16 @@ from gemm_lessons.ptx.instruction import instruction
 from gemm_lessons.ptx.swizzle import swizzled
 from gemm_lessons.sim.registry import SHARED_WINDOW, Context, InstructionError
 
-M, K = 64, 16
+M = 64
 ROW_BYTES = 128
+STEP_BYTES = 32  # of every row, that one wgmma multiplies
 
 # Matrix descriptor (PTX manual, "Matrix Descriptor Format"): addresses in units of 16 bytes.
 # Leading dimension 1 (unused when swizzled), 1024 bytes from one group of eight rows to the next,
 # swizzle mode 1: 128 bytes.
 LAYOUT = 1 << 16 | (1024 >> 4) << 32 | 1 << 62
 ADDRESS_BITS = 0x3FFFF
-STEP_K = 32 >> 4  # added to a descriptor: 16 bfloat16 further along K
+STEP_K = STEP_BYTES >> 4  # added to a descriptor: 16 bfloat16, or 32 e4m3, further along K
 
 
 @inlined
@@ -66,8 +74,8 @@ def _warpgroup(ctx: Context) -> _Warpgroup:
     return state
 
 
-def _read_tile(ctx: Context, descriptor: int, num_rows: int) -> np.ndarray[Any, Any]:
-    """The tile [num_rows, 16] that a descriptor names, as float32."""
+def _read_tile(ctx: Context, descriptor: int, num_rows: int, dtype: Any) -> np.ndarray[Any, Any]:
+    """The tile [num_rows, 16 or 32] that a descriptor names, as float32."""
     if descriptor & ~(ADDRESS_BITS >> 4) != LAYOUT:
         raise InstructionError(f"the matrix descriptor {descriptor:#x} does not name 128-byte swizzled rows.")
     start = (descriptor & ADDRESS_BITS >> 4) << 4
@@ -78,8 +86,8 @@ def _read_tile(ctx: Context, descriptor: int, num_rows: int) -> np.ndarray[Any, 
     size = num_rows * ROW_BYTES
     # why whole rows, though 32 bytes of each are used: they are filled and released together.
     plain = ctx.load(base, np.uint8, size, align=16)[swizzled(base, size)].reshape(num_rows, ROW_BYTES)
-    columns = np.ascontiguousarray(plain[:, first_byte : first_byte + 2 * K])
-    return columns.view(ml_dtypes.bfloat16).astype(np.float32)
+    columns = np.ascontiguousarray(plain[:, first_byte : first_byte + STEP_BYTES])
+    return columns.view(dtype).astype(np.float32)
 
 
 @instruction("wgmma.fence.sync.aligned;", "", "void()", scope="warpgroup")
@@ -145,25 +153,18 @@ def _fragment(thread: int, n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any
 wgmma_wait = {n: _wait(n) for n in range(2)}
 
 
-def _wgmma(n: int) -> Any:
+# dtype, k of one instruction, and the operands that say "not transposed", which 8-bit tiles never are.
+_KINDS = {"bf16": (ml_dtypes.bfloat16, 16, ", 0, 0"), "e4m3": (ml_dtypes.float8_e4m3fn, 32, "")}
+
+
+def _wgmma(n: int, kind: str, *, begin: bool = False) -> Any:
     num_accumulators = n // 2
+    dtype, k, transpositions = _KINDS[kind]
     registers = ", ".join(f"${i}" for i in range(num_accumulators))
     a, b, add = (f"${num_accumulators + i}" for i in range(3))
-    name = f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.bf16.bf16"
+    name = f"wgmma.mma_async.sync.aligned.m64n{n}k{k}.f32.{kind}.{kind}"
 
-    @instruction(
-        f"{{ .reg .pred p; setp.ne.b32 p, {add}, 0; {name} {{{registers}}}, {a}, {b}, p, 1, 1, 0, 0; }}",
-        "l,l,r",
-        "void(float32[::1],uint64,uint64,int32)",
-        scope="warpgroup",
-        accumulators=num_accumulators,
-    )
-    def wgmma_bf16(ctx: Any, calls: Any) -> None:
-        """Start acc = a @ b.T, plus the old acc if `add` is not 0; a whole warpgroup.
-
-        Operands: acc float32 local array, a and b descriptors, add.  PTX manual: wgmma.mma_async.
-        """
-        operands = {(int(a), int(b), bool(add)) for _, a, b, add in calls}
+    def enqueue(ctx: Any, operands: set[tuple[int, int, bool]], arrays: list[Any]) -> None:
         if len(operands) > 1:
             raise InstructionError("the threads of a warpgroup must agree on the operands of wgmma.")
         state = _warpgroup(ctx)
@@ -173,15 +174,56 @@ def _wgmma(n: int) -> Any:
         product = _Product(add)
 
         def multiply(agent: Context) -> None:
-            product.value = _read_tile(agent, a, M) @ _read_tile(agent, b, n).T
+            product.value = _read_tile(agent, a, M, dtype) @ _read_tile(agent, b, n, dtype).T
 
         product.completion = ctx.later(multiply, "the tensor core")
         state.open.append(product)
-        for lane, (array, *_) in zip(ctx.lanes, calls, strict=True):
+        for lane, array in zip(ctx.lanes, arrays, strict=True):
             lane.state("wgmma", _Registers, "thread").arrays[id(product)] = array
 
-    return wgmma_bf16
+    def template(add: str) -> str:
+        operands = f"{{{registers}}}, {a}, {b}, p, 1, 1{transpositions}"
+        return f"{{ .reg .pred p; setp.ne.b32 p, {add}, 0; {name} {operands}; }}"
+
+    if begin:
+
+        @instruction(
+            template("0"),
+            "l,l",
+            "void(float32[::1],uint64,uint64)",
+            scope="warpgroup",
+            accumulators=num_accumulators,
+            adds=False,
+        )
+        def wgmma_begin(ctx: Any, calls: Any) -> None:
+            """Start acc = a @ b.T, whatever acc was; a whole warpgroup.
+
+            Operands: acc float32 local array, a and b descriptors.  PTX manual: wgmma.mma_async.
+            """
+            enqueue(ctx, {(int(a), int(b), False) for _, a, b in calls}, [acc for acc, *_ in calls])
+
+        return wgmma_begin
+
+    @instruction(
+        template(add),
+        "l,l,r",
+        "void(float32[::1],uint64,uint64,int32)",
+        scope="warpgroup",
+        accumulators=num_accumulators,
+    )
+    def wgmma(ctx: Any, calls: Any) -> None:
+        """Start acc = a @ b.T, plus the old acc if `add` is not 0; a whole warpgroup.
+
+        Operands: acc float32 local array, a and b descriptors, add.  PTX manual: wgmma.mma_async.
+        """
+        enqueue(ctx, {(int(a), int(b), bool(add)) for _, a, b, add in calls}, [acc for acc, *_ in calls])
+
+    return wgmma
 
 
 #: wgmma_bf16[n](acc, a, b, add): m64 n k16 for n = 8, 16, ..., 256.
-wgmma_bf16 = {n: _wgmma(n) for n in range(8, 257, 8)}
+wgmma_bf16 = {n: _wgmma(n, "bf16") for n in range(8, 257, 8)}
+#: wgmma_e4m3[n](acc, a, b, add): m64 n k32 for n = 8, 16, ..., 256.
+wgmma_e4m3 = {n: _wgmma(n, "e4m3") for n in range(8, 257, 8)}
+#: wgmma_e4m3_begin[n](acc, a, b): the same, where acc holds nothing yet.
+wgmma_e4m3_begin = {n: _wgmma(n, "e4m3", begin=True) for n in range(8, 257, 8)}

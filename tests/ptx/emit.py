@@ -20,7 +20,7 @@ from gemm_lessons.ptx.cp_async import (
     evict_first,
 )
 from gemm_lessons.ptx.global_memory import ld_global_u8, ld_global_u32, st_global_v2, st_global_v4_f32
-from gemm_lessons.ptx.integer import div_u32
+from gemm_lessons.ptx.integer import div_u32, late
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
     mma_m16n8k8,
@@ -28,6 +28,7 @@ from gemm_lessons.ptx.matrix import (
     pack_bf16,
     pack_f16,
     stmatrix_x2_trans,
+    stmatrix_x4,
     stmatrix_x4_trans,
     unpack_bf16,
     unpack_f16,
@@ -47,6 +48,7 @@ from gemm_lessons.ptx.shared import (
     shared_address,
     st_global_u32,
     st_global_v4,
+    st_shared_f32,
     st_shared_v4,
 )
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
@@ -70,13 +72,21 @@ from gemm_lessons.ptx.tma import (
     tma_store_wait,
     tma_store_wait_read,
 )
-from gemm_lessons.ptx.wgmma import wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
+from gemm_lessons.ptx.wgmma import (
+    wgmma_bf16,
+    wgmma_commit,
+    wgmma_e4m3,
+    wgmma_e4m3_begin,
+    wgmma_fence,
+    wgmma_wait,
+)
 
 wait_copies, wait_stores, wait_reads = cp_async_wait[2], tma_store_wait[0], tma_store_wait_read[1]
 wait_products = wgmma_wait[1]
 give, take = setmaxnreg_dec[40], setmaxnreg_inc[232]
 mma_f16, mma_bf16, mma_turing = mma_m16n8k16["float16"], mma_m16n8k16["bfloat16"], mma_m16n8k8["float16"]
 wgmma_8, wgmma_256 = wgmma_bf16[8], wgmma_bf16[256]
+fp8_begin, fp8_add = wgmma_e4m3_begin[128], wgmma_e4m3[128]
 
 
 @whole_kernel(384)
@@ -107,6 +117,8 @@ def every_instruction(address, words, sums):
     wgmma_fence()
     wgmma_8(acc, 5, 6, 0)
     wgmma_256(acc, 5, 6, 1)
+    fp8_begin(acc, 5, 6)
+    fp8_add(acc, 5, 6, 1)
     wgmma_commit()
     wait_products()
     cp_async_16(there, address, 16)
@@ -117,6 +129,8 @@ def every_instruction(address, words, sums):
     a, b, c, d = ldmatrix_x4(there)
     stmatrix_x4_trans(there, a, b, c, d)
     stmatrix_x2_trans(there, a, b)
+    stmatrix_x4(there, a, b, c, d)
+    st_shared_f32(there, ld_shared_f32(there))
     st_shared_v4(there, a, b, c, d)
     a, b, c, d = ld_shared_v4(there)
     st_global_v4(address, a, b, c, d)
@@ -129,6 +143,7 @@ def every_instruction(address, words, sums):
     words[1] = pack_bf16(e, f)
     words[2] = pack_f16(e, f)
     words[3] = div_u32(words[1], words[2])
+    words[0] = late(words[3])
     low, high = unpack_bf16(a)
     sums[4], sums[5] = ex2_approx(low), rcp_approx(high)
     sums[6], sums[7] = unpack_f16(a)

@@ -41,6 +41,9 @@ EMITTED = (
     r" p, 1, 1, 0, 0;",
     r"wgmma\.mma_async\.sync\.aligned\.m64n256k16\.f32\.bf16\.bf16 \{(%f\d+, ){127}%f\d+\}, %rd\d+, %rd\d+,"
     r" p, 1, 1, 0, 0;",
+    r"wgmma\.mma_async\.sync\.aligned\.m64n128k32\.f32\.e4m3\.e4m3 \{(%f\d+, ){63}%f\d+\}, %rd\d+, %rd\d+,"
+    r" p, 1, 1;",
+    r"setp\.ne\.b32 p, 0, 0; wgmma\.mma_async\.sync\.aligned\.m64n128k32\.f32\.e4m3\.e4m3",
     r"wgmma\.commit_group\.sync\.aligned;",
     r"wgmma\.wait_group\.sync\.aligned 1;",
     r"cp\.async\.cg\.shared\.global \[%r\d+\], \[%rd\d+\], 16, %r\d+;",
@@ -54,6 +57,10 @@ EMITTED = (
     r"cp\.async\.commit_group;",
     r"cp\.async\.wait_group 2;",
     r"ldmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 \{(%r\d+, ){3}%r\d+\}, \[%r\d+\];",
+    r"stmatrix\.sync\.aligned\.m8n8\.x4\.shared\.b16 \[%r\d+\], \{(%r\d+, ){3}%r\d+\};",
+    r"ld\.shared\.f32 %f\d+, \[%r\d+\];",
+    r"st\.shared\.f32 \[%r\d+\], %f\d+;",
+    r"mov\.b32 %r\d+, %r\d+;",
     r"stmatrix\.sync\.aligned\.m8n8\.x4\.trans\.shared\.b16 \[%r\d+\], \{(%r\d+, ){3}%r\d+\};",
     r"stmatrix\.sync\.aligned\.m8n8\.x2\.trans\.shared\.b16 \[%r\d+\], \{%r\d+, %r\d+\};",
     r"st\.shared\.v4\.u32 \[%r\d+\], \{(%r\d+, ){3}%r\d+\};",
@@ -87,7 +94,7 @@ EMITTED = (
 MOVABLE = {
     "shared_address", "cluster_rank", "mapa", "div_u32", "pack_bf16", "pack_f16", "mma", "tid_x",
     "unpack_bf16", "unpack_f16", "as_float32", "as_word", "ex2_approx", "rcp_approx",
-    "max_magnitude", "pack_e4m3", "unpack_e4m3", "e4m3_to_f16", "evict_first",
+    "max_magnitude", "pack_e4m3", "unpack_e4m3", "e4m3_to_f16", "evict_first", "late",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from numba import cuda, float32, int32, uint8, uint32, uint64
 from gemm_lessons import device, tensor_map
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.ptx.bits import as_float32, as_word
-from gemm_lessons.ptx.compiling import whole_kernel
+from gemm_lessons.ptx.compiling import inlined, whole_kernel
 from gemm_lessons.ptx.convert import e4m3_to_f16
 from gemm_lessons.ptx.cp_async import (
     cp_async_4,
@@ -22,7 +22,7 @@ from gemm_lessons.ptx.cp_async import (
     evict_first,
 )
 from gemm_lessons.ptx.global_memory import address_of, st_global_v4_f32
-from gemm_lessons.ptx.integer import div_u32
+from gemm_lessons.ptx.integer import div_u32, late
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
     mma_m16n8k8,
@@ -30,6 +30,7 @@ from gemm_lessons.ptx.matrix import (
     pack_bf16,
     pack_f16,
     stmatrix_x2_trans,
+    stmatrix_x4,
     stmatrix_x4_trans,
     unpack,
 )
@@ -44,6 +45,7 @@ from gemm_lessons.ptx.shared import (
     ld_shared_v4,
     shared_address,
     st_global_v4,
+    st_shared_f32,
     st_shared_v4,
 )
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
@@ -60,6 +62,8 @@ from gemm_lessons.ptx.wgmma import (
     matrix_descriptor,
     wgmma_bf16,
     wgmma_commit,
+    wgmma_e4m3,
+    wgmma_e4m3_begin,
     wgmma_fence,
     wgmma_wait,
 )
@@ -70,11 +74,12 @@ if device.choose().compute_capability[0] != 9:
 pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 
 DTYPES = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+E4M3 = np.dtype(ml_dtypes.float8_e4m3fn)
 wait_all_copies, wait_all_stores, wait_all_products = cp_async_wait[0], tma_store_wait[0], wgmma_wait[0]
 
 
 def integers(shape, dtype, seed=0):
-    return np.random.default_rng(seed).integers(-8, 9, shape).astype(DTYPES[dtype])
+    return np.random.default_rng(seed).integers(-8, 9, shape).astype({**DTYPES, "float8_e4m3fn": E4M3}[dtype])
 
 
 def zeros(shape, dtype=np.uint32):
@@ -155,6 +160,45 @@ def test_ldmatrix_and_stmatrix():
             assert got[t, i] == tiles[i, t // 4, 2 * (t % 4) :][:2].copy().view(np.uint32)[0]
     stored = target.copy_to_host().view(np.uint16).reshape(4, 8, 8)
     np.testing.assert_array_equal(stored, tiles.transpose(0, 2, 1))
+
+
+@cuda.jit
+def store_tiles(words, target):
+    s_tiles = cuda.shared.array((32, 4), uint32, alignment=16)
+    t = cuda.threadIdx.x
+    stmatrix_x4(shared_address(s_tiles) + t * 16, words[t, 0], words[t, 1], words[t, 2], words[t, 3])
+    cuda.syncwarp()
+    for i in range(4):
+        target[t, i] = s_tiles[t, i]
+
+
+def test_stmatrix_as_it_is():
+    tiles = np.random.default_rng(8).integers(0, 1 << 16, (4, 8, 8)).astype(np.uint16)
+    words = np.array(
+        [[tiles[i, t // 4, 2 * (t % 4) :][:2].copy().view(np.uint32)[0] for i in range(4)] for t in range(32)]
+    )
+    target = zeros((32, 4))
+    Launch(store_tiles, 1, 32, (to_device(words), target))()
+    np.testing.assert_array_equal(target.copy_to_host().view(np.uint16).reshape(4, 8, 8), tiles)
+
+
+@cuda.jit
+def through_shared_memory(values, numbers, out, out_numbers):
+    s_values = cuda.shared.array(32, float32)
+    t = cuda.threadIdx.x
+    st_shared_f32(shared_address(s_values) + t * 4, values[t])
+    cuda.syncwarp()
+    out[t] = ld_shared_f32(shared_address(s_values) + (31 - t) * 4)
+    out_numbers[t] = late(numbers[t])
+
+
+def test_floats_through_shared_memory_and_numbers_that_stay_themselves():
+    values = np.random.default_rng(9).standard_normal(32).astype(np.float32)
+    numbers = np.random.default_rng(10).integers(-(2**31), 2**31, 32).astype(np.int32)
+    out, out_numbers = zeros(32, np.float32), zeros(32, np.int32)
+    Launch(through_shared_memory, 1, 32, (to_device(values), to_device(numbers), out, out_numbers))()
+    np.testing.assert_array_equal(out.copy_to_host(), values[::-1])
+    np.testing.assert_array_equal(out_numbers.copy_to_host(), numbers)
 
 
 @cuda.jit
@@ -414,8 +458,7 @@ def test_tma_multicast_reaches_every_block_of_the_cluster():
 # --- wgmma --------------------------------------------------------------------------------------------
 
 
-def make_wgmma(n):
-    multiply = wgmma_bf16[n]
+def make_wgmma(n, multiply, begin):
     num_accumulators, a_bytes, b_bytes = n // 2, 64 * 128, n * 128
 
     @whole_kernel(128)
@@ -436,8 +479,11 @@ def make_wgmma(n):
         while mbarrier_try_wait(barrier, 0) == 0:
             pass
         a, b = matrix_descriptor(tiles), matrix_descriptor(tiles + a_bytes)
+        for i in range(num_accumulators):
+            acc[i] = float32(3)  # what a sum must not begin with
         wgmma_fence()
-        for k in range(4):
+        begin(acc, a, b)
+        for k in range(1, 4):
             multiply(acc, a + uint64(k * STEP_K), b + uint64(k * STEP_K), k)
         wgmma_commit()
         wait_all_products()
@@ -447,13 +493,31 @@ def make_wgmma(n):
     return multiply_tiles
 
 
+def made_of_no_addition(multiply):
+    @inlined
+    def begin(acc, a, b):
+        multiply(acc, a, b, 0)
+
+    return begin
+
+
+KINDS = {
+    "bf16": ("bfloat16", 64, wgmma_bf16, None),
+    "e4m3": ("float8_e4m3fn", 128, wgmma_e4m3, None),
+    "e4m3, begun": ("float8_e4m3fn", 128, wgmma_e4m3, wgmma_e4m3_begin),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [8, 16, 104, 256])
-def test_wgmma(n):
-    a, b = integers((64, 64), "bfloat16", 9), integers((n, 64), "bfloat16", 10)
-    kept = to_device(a), to_device(b)
+def test_wgmma(n, kind):
+    dtype, K, multiply, begin = KINDS[kind]
+    a, b = integers((64, K), dtype, 9), integers((n, K), dtype, 10)
+    kept = [to_device(tile.view(np.uint8) if K == 128 else tile) for tile in (a, b)]
     maps = tensor_map.encode([(kept[0], 64), (kept[1], n)])
     out = zeros((128, n // 2), np.float32)
-    Launch(make_wgmma(n), 1, 128, (maps, out), shared_bytes=1024 + (64 + n) * 128)()
+    kernel = make_wgmma(n, multiply[n], begin[n] if begin else made_of_no_addition(multiply[n]))
+    Launch(kernel, 1, 128, (maps, out), shared_bytes=1024 + (64 + n) * 128)()
     product = a.astype(np.float32) @ b.astype(np.float32).T
     wanted = np.empty((128, n // 2), np.float32)
     for t in range(128):
@@ -462,3 +526,21 @@ def test_wgmma(n):
             wanted[t, 4 * j : 4 * j + 2] = product[row, 8 * j + column :][:2]
             wanted[t, 4 * j + 2 : 4 * j + 4] = product[row + 8, 8 * j + column :][:2]
     np.testing.assert_array_equal(out.copy_to_host(), wanted)
+
+
+def test_wgmma_reads_every_e4m3_but_nan():
+    codes = np.arange(256, dtype=np.uint8).reshape(64, 4)
+    a, b = np.zeros((64, 128), np.uint8), np.zeros((8, 128), np.uint8)
+    a[:, ::32] = np.where(codes & 0x7F == 0x7F, 0, codes)  # one in each step of 32, so that no sum rounds
+    b[np.arange(4), 32 * np.arange(4)] = np.float32(1).astype(E4M3).view(np.uint8)
+    kept = to_device(a), to_device(b)
+    maps = tensor_map.encode([(kept[0], 64), (kept[1], 8)])
+    out = zeros((128, 4), np.float32)
+    kernel = make_wgmma(8, wgmma_e4m3[8], wgmma_e4m3_begin[8])
+    Launch(kernel, 1, 128, (maps, out), shared_bytes=1024 + 72 * 128)()
+    got, values = out.copy_to_host(), a[:, ::32].view(E4M3).astype(np.float32)
+    for t in range(128):
+        row, column = 16 * (t // 32) + t % 32 // 4, 2 * (t % 4)
+        if column < 4:
+            wanted = np.concatenate([values[row, column : column + 2], values[row + 8, column : column + 2]])
+            np.testing.assert_array_equal(got[t], wanted)
