@@ -13,8 +13,8 @@ from typing import Any
 
 from gemm_lessons import device
 
-# Performance warnings of ptxas: setmaxnreg ignored, wgmma serialised (two reasons).
-PTXAS_WARNINGS = ("C7504", "C7508", "C7509", "C7510")
+# Performance warnings of ptxas: setmaxnreg ignored, or wgmma serialised, for one of many reasons.
+PTXAS_WARNING = r"\((C75\d\d)\)"
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,5 @@ def compile_kernel(
         spill_bytes=number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
         stack_bytes=number(r"(\d+) bytes stack frame"),
         shared_bytes=number(r"(\d+) bytes smem"),
-        warnings=tuple(code for code in PTXAS_WARNINGS if code in log),
+        warnings=tuple(sorted(set(re.findall(PTXAS_WARNING, log)))),
     )
