@@ -45,7 +45,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import cuda, float32, int32, uint8, uint32, uint64
@@ -116,6 +116,8 @@ class Config:
         stealing: tickets come from a counter, not from the block's number.
     """
 
+    BK: ClassVar[int] = BK  # values of x in a stage: a swizzled row of them
+
     BM: int = 256
     BN: int = 128
     box: int = 64
@@ -133,6 +135,12 @@ class Config:
     def num_threads(self) -> int:
         """Threads of a block: the consumers, and a warpgroup for producer and scheduler."""
         return (self.num_consumers + 1) * WARPGROUP
+
+    @property
+    def barriers(self) -> tuple[int, int, int, int]:
+        """Where full[stage], empty[stage], tile_ready and tile_wanted lie, in bytes."""
+        both = 16 * self.num_stages
+        return 0, 8 * self.num_stages, both, both + 8
 
     @property
     def arrivals(self) -> dict[str, int]:
@@ -167,7 +175,7 @@ class Config:
         if not STEP <= self.box <= self.BM <= tensor_map.MOST_BOX_ROWS:
             raise ConfigError(f"box is {self.box} and BM is {self.BM}: use {STEP} <= box <= BM <= 256")
         if self.BN not in (WARPGROUP_FEATURES, 2 * WARPGROUP_FEATURES):
-            raise ConfigError(f"BN is {self.BN}: use 64 or 128, one or two consumer warpgroups")
+            raise ConfigError(f"BN is {self.BN}: use 64 or 128")
         if self.num_stages < 2 or self.num_buffers < 1:
             raise ConfigError("a ring needs at least two stages, and the epilogue one buffer")
         if self.stage_bytes > MOST_BYTES:
@@ -183,6 +191,14 @@ class Config:
                 f"wgmma exists on compute capability 9.0 only, and this GPU has {major}.{minor}:"
                 " use the step tensor_core"
             )
+        self.check_problem(problem)
+
+    def check_problem(self, problem: GroupedProblem) -> None:
+        """Check dtype, N and K.
+
+        Raises:
+            ProblemError: the step does not take them.
+        """
         if problem.dtype != "bfloat16":
             raise ProblemError(f"this step computes in bfloat16, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 2)
@@ -269,30 +285,29 @@ def make_store(config: Config) -> Any:
     return store
 
 
-@cache
-def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) -> Any:
-    """The kernel, its roles, and the device functions that they share.
+def make_roles(config: Config) -> tuple[Any, ...]:
+    """The device functions of all roles but the consumers.
 
-    Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, y [total_tokens, N]
-    as 16-bit words, and two counters that start at zero and are zero again when it ends.  epilogue makes
-    the function that writes a finished tile; `make_store` says what it is called with.
+    Returns:
+        `open_barriers(barriers)`, for one thread before a block barrier; `wait(barrier, parity)`; and
+        `schedule` and `produce`, the roles.
     """
-    BM, BN, BOX, STAGES = config.BM, config.BN, config.box, config.num_stages
-    STEALING, CONSUMERS = config.stealing, config.num_consumers
-    STAGE_BYTES, BOX_BYTES = config.stage_bytes, BOX * ROW_BYTES
-    X_BYTES, W_BYTES, W_PART_BYTES = BM * ROW_BYTES, BN * ROW_BYTES, WARPGROUP_FEATURES * ROW_BYTES
-    ACCUMULATORS = BM // 2  # 64 x BM float32 over 128 threads
-    # Barriers, by their place in shared memory.
-    FULL, EMPTY, TILE_READY, TILE_WANTED = 0, 8 * STAGES, 16 * STAGES, 16 * STAGES + 8
-    NUM_BARRIERS = 2 * STAGES + 2
+    BM, BN, BK, BOX, STAGES = config.BM, config.BN, config.BK, config.box, config.num_stages
+    STEALING, STAGE_BYTES, BOX_BYTES = config.stealing, config.stage_bytes, BOX * ROW_BYTES
+    X_BYTES, W_BYTES = BM * ROW_BYTES, BN * ROW_BYTES
+    FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
     full_arrivals, empty_arrivals = config.arrivals["full"], config.arrivals["empty"]
     ready_arrivals, wanted_arrivals = config.arrivals["tile_ready"], config.arrivals["tile_wanted"]
-    CONSUMER_WARPS = CONSUMERS * WARPS
-    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
     open_queue, find_tile = make_tile_queue(BM, BN, config.band)
-    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
-    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
-    store = epilogue(config)
+
+    @inlined
+    def open_barriers(barriers):
+        for stage in range(STAGES):
+            mbarrier_init(barriers + FULL + 8 * stage, full_arrivals)
+            mbarrier_init(barriers + EMPTY + 8 * stage, empty_arrivals)
+        mbarrier_init(barriers + TILE_READY, ready_arrivals)
+        mbarrier_init(barriers + TILE_WANTED, wanted_arrivals)
+        fence_mbarrier_init()
 
     @inlined
     def wait(barrier, parity):
@@ -364,6 +379,29 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1
 
+    return open_barriers, wait, schedule, produce
+
+
+@cache
+def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) -> Any:
+    """The kernel, and its consumers.
+
+    Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, y [total_tokens, N]
+    as 16-bit words, and two counters that start at zero and are zero again when it ends.  epilogue makes
+    the function that writes a finished tile; `make_store` says what it is called with.
+    """
+    BM, STAGES, STAGE_BYTES = config.BM, config.num_stages, config.stage_bytes
+    X_BYTES, W_PART_BYTES = BM * ROW_BYTES, WARPGROUP_FEATURES * ROW_BYTES
+    ACCUMULATORS = BM // 2  # 64 x BM float32 over 128 threads
+    NUM_BARRIERS = 2 * STAGES + 2
+    FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
+    CONSUMER_WARPS = config.num_consumers * WARPS
+    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
+    open_barriers, wait, schedule, produce = make_roles(config)
+    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
+    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
+    store = epilogue(config)
+
     def make_multiply(num_tokens):
         wgmma = wgmma_bf16[num_tokens]
 
@@ -430,12 +468,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
         num_k = int32((K + BK - 1) // BK)
 
         if cuda.threadIdx.x == 0:
-            for stage in range(STAGES):
-                mbarrier_init(barriers + FULL + 8 * stage, full_arrivals)
-                mbarrier_init(barriers + EMPTY + 8 * stage, empty_arrivals)
-            mbarrier_init(barriers + TILE_READY, ready_arrivals)
-            mbarrier_init(barriers + TILE_WANTED, wanted_arrivals)
-            fence_mbarrier_init()
+            open_barriers(barriers)
         cuda.syncthreads()
 
         if warp >= CONSUMER_WARPS:
