@@ -41,7 +41,7 @@ from gemm_lessons.problem import GroupedProblem, ProblemError
 from gemm_lessons.ptx.convert import unpack_e4m3
 from gemm_lessons.ptx.global_memory import address_of, ld_global_f32, ld_global_u8, ld_global_u32
 from gemm_lessons.ptx.special_registers import tid_x
-from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, QuantizedInputs
+from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs
 from gemm_lessons.schedule import count_tiles, find_tile
 from gemm_lessons.small_floats import DECODED, encode_bfloat16
 from gemm_lessons.steps import tiled
@@ -235,23 +235,46 @@ def prepare(
         ProblemError: wrong dtype or inputs, or blocks of scales that are neither of the two recipes.
         ConfigError: extents that do not fit together.
     """
-    by_instruction = device.choose().compute_capability >= (8, 9)
-    on_gpu = replace(CONFIG, instruction=by_instruction)
-    config, x, w = begin_quantized(problem, inputs, config, on_gpu, SIM_CONFIG)
-    aligned = problem.K % VECTOR == 0 and not any(_start(array) % VECTOR for array in (x.values, w.values))
-    config = replace(config, vector_loads=config.vector_loads and aligned, whole_rows=w.block != WEIGHT_BLOCK)
+    config, x, w = begin_quantized(problem, inputs, config, choose_config(), SIM_CONFIG)
     output, y = guarded_output(problem)
+    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
+    if gemm is None:
+        return Prepared(problem, config, {}, output, Work(0, 0, 0, 0))
+    num_tiles = gemm.num_blocks
+    work = Work(1, num_tiles, num_tiles, num_tiles * tile_flops(config, problem))
+    return Prepared(problem, config, {"gemm": gemm}, output, work, tile=(config.BM, config.BN))
+
+
+def choose_config() -> Config:
+    """The configuration for this GPU: it decodes by instruction where it has one."""
+    return replace(CONFIG, instruction=device.choose().compute_capability >= (8, 9))
+
+
+def bind(
+    problem: GroupedProblem, config: Config, x: Quantized, w: Quantized, offsets: Any, y: Any
+) -> Launch | None:
+    """Count the tiles of every expert and prepare the launch for arrays that exist; None if there are none.
+
+    Args:
+        problem: its counts say how many tiles there are.
+        config: compile-time constants; whether four bytes are loaded at a time, and what a scale belongs
+            to, follows from x and w.
+        x: e4m3 bits [total_tokens, K] on the device, and their scales.
+        w: e4m3 bits [num_groups, N, K], and their scales.
+        offsets: int32 device array [num_groups + 1].
+        y: bfloat16 device array [total_tokens, N].
+    """
+    bits = tuple(quantized.values.view(np.uint8) for quantized in (x, w))
+    aligned = problem.K % VECTOR == 0 and not any(_start(array) % VECTOR for array in bits)
+    config = replace(config, vector_loads=config.vector_loads and aligned, whole_rows=w.block != WEIGHT_BLOCK)
     tile_offsets = count_tiles(problem, config.BM, config.BN)
     num_tiles = int(tile_offsets[-1])
     if not num_tiles:
-        return Prepared(problem, config, {}, output, Work(0, 0, 0, 0))
+        return None
     arguments = (
-        *(quantized.values.view(np.uint8) for quantized in (x, w)), x.scales, w.scales, to_device(DECODED),
-        to_device(problem.offsets), to_device(tile_offsets), y.view(np.uint16),
+        *bits, x.scales, w.scales, to_device(DECODED), offsets, to_device(tile_offsets), y.view(np.uint16)
     )  # fmt: skip
-    gemm = Launch(make_kernel(config), num_tiles, config.num_threads, arguments)
-    work = Work(1, num_tiles, num_tiles, num_tiles * tile_flops(config, problem))
-    return Prepared(problem, config, {"gemm": gemm}, output, work, tile=(config.BM, config.BN))
+    return Launch(make_kernel(config), num_tiles, config.num_threads, arguments)
 
 
 def _start(array: Any) -> int:
