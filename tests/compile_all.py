@@ -28,6 +28,7 @@ from gemm_lessons.steps import (
     STEPS,
     decode,
     hopper,
+    hopper_fp8,
     masked,
     padded,
     persistent,
@@ -179,12 +180,18 @@ def quantizing_activations():
 
 
 def fp8_kernels():
-    """Every variant of the FP8 step in plain arithmetic: (name, kernel, signature, compute capability)."""
+    """Every variant of the FP8 steps: (name, kernel, signature, compute capability)."""
     for capability in COMPUTE_CAPABILITIES:
         config = replace(tiled_fp8.CONFIG, instruction=capability >= (8, 9))
         rows, single = replace(config, whole_rows=True), replace(config, vector_loads=False)
         for name, one in (("", config), (", whole rows", rows), (", single bytes", single)):
             yield f"tiled_fp8{name}", tiled_fp8.make_kernel(one), tiled_fp8.SIGNATURE, capability
+    for tokens in (256, 64, 8):
+        config = hopper_fp8.choose_config(GroupedProblem((tokens,), 128, 64, "float8_e4m3fn"))
+        for whole_rows in (False, True):
+            kernel = hopper_fp8.make_kernel(replace(config, whole_rows=whole_rows))
+            name = f"fp8 on Hopper, BM = {config.BM}{', whole rows' * whole_rows}"
+            yield name, kernel, hopper_fp8.SIGNATURE, (9, 0)
 
 
 def quantizing_kernels():
@@ -234,6 +241,7 @@ def main() -> int:
             "mma": compiled.ptx.count("mma.sync"),
             "streams": "L2::cache_hint.L2::256B" in compiled.ptx,
             "wgmma": compiled.ptx.count("wgmma.mma_async"),
+            "e4m3": compiled.ptx.count(".f32.e4m3.e4m3"),
         }
         print(json.dumps(facts), flush=True)
     return 0

@@ -63,7 +63,19 @@ def test_the_hopper_kernels_multiply_with_wgmma_in_every_width(compiled):
     plain = {"hopper": 16, "hopper, 128 tokens": 8, "hopper, 64 tokens": 4, "hopper, static": 16}
     swiglu = {f"hopper, SwiGLU, BM = {BM}": BM // 16 for BM in (256, 128, 64)}
     assert widths == plain | swiglu
-    assert not any(facts["wgmma"] for facts in compiled if not facts["kernel"].startswith("hopper"))
+    others = [facts for facts in compiled if "opper" not in facts["kernel"]]
+    assert not any(facts["wgmma"] for facts in others)
+
+
+def test_the_fp8_kernels_multiply_bytes_with_wgmma(compiled):
+    found = {facts["kernel"]: facts["e4m3"] for facts in compiled if facts["e4m3"]}
+    # Four instructions a stage, for each number of parts of 64 tokens that a warpgroup may have.
+    parts = {256: 2 + 1, 128: 1, 64: 1}
+    assert found == {
+        f"fp8 on Hopper, BM = {BM}{rows}": 4 * count
+        for BM, count in parts.items()
+        for rows in ("", ", whole rows")
+    }
 
 
 def test_the_tensor_core_kernels_multiply_with_mma(compiled):

@@ -135,4 +135,4 @@ def test_each_dtype_has_its_steps():
     assert steps_for("float32") is STEPS
     assert list(steps_for("float16")) == ["tensor_core", "decode"]
     assert list(steps_for("bfloat16")) == ["tensor_core", "hopper", "decode"]
-    assert list(steps_for("float8_e4m3fn")) == ["tiled_fp8", "decode"]
+    assert list(steps_for("float8_e4m3fn")) == ["tiled_fp8", "hopper_fp8", "decode"]

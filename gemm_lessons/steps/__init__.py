@@ -31,7 +31,7 @@ NAMES = (
 TENSOR_NAMES = ("tensor_core", "hopper", "decode")
 
 # float8_e4m3fn with scales in (`quantize.QuantizedInputs`), float32 sums, bfloat16 out.
-FP8_NAMES = ("tiled_fp8", "decode")
+FP8_NAMES = ("tiled_fp8", "hopper_fp8", "decode")
 
 STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in NAMES}
 TENSOR_STEPS: dict[str, ModuleType] = {name: import_module(f"{__name__}.{name}") for name in TENSOR_NAMES}

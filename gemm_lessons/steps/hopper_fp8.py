@@ -1,0 +1,493 @@
+"""Eight bits in: twice the tensor cores' speed, if sums stay exact and scales cost next to nothing.
+
+Picture:
+  one tile; now the tokens are the left operand, for then a scale is one number to a row of sums
+                          128 features, which share one scale of w      block of 384 threads
+                        +-----------------------+   producer   asks TMA for stage after stage
+    tokens   0 to  63   | consumer 0, part 0    |   scheduler  takes tickets, hands tiles out
+            64 to 127   | consumer 1, part 0    |   scaler     x_scales * w_scales, for every stage
+           128 to 191   | consumer 0, part 1    |   consumers  2 x 128 threads: wgmma into part, then
+           192 to 255   | consumer 1, part 1    |              acc += scale * part, and the epilogue
+                        +-----------------------+
+
+    consumer 0   | wgmma part 0 | acc += | wgmma part 1 | acc += | wgmma part 0 of the next stage
+    consumer 1           | wgmma part 0 | acc += | wgmma part 1 | acc += | ...
+
+What changed: wgmma takes e4m3, and a stage of 128 bytes a row is 128 of K: one block of scales.  Its sums
+keep some 14 bits only, so each stage starts new ones, and moves them to float32 registers with their
+scales.  That takes a second set of accumulators, so a consumer multiplies 64 tokens at a time, reusing it.
+A warp writes its own 16 tokens of output, and waits for no other.
+
+Why it should help: half the bytes, and twice the products a cycle.  While one consumer moves its sums, the
+other one's products keep the tensor cores busy.  `hopper` has tokens on wgmma's n, where every sum's scale
+is another one: there each thread read 64 scales a stage from shared memory, whose ports wgmma needs.
+
+When it will not: where memory is the roof, half the bytes is all there is.  At small K the epilogue, as
+wide as before, weighs twice as much.  And a tail costs 64 tokens where `hopper` counts in steps of 16.
+
+What to measure: time over torch._scaled_grouped_mm, with and without fast accumulation, in the same run; over
+`hopper` on the same problem; and `whole_rows`, which shows what scales by block cost.
+
+Role card
+    barrier         a phase ends after                                       and then
+    full[stage]     1 (producer) + 32 (scaler's lanes) + 128 bytes a row     consumers may read it all
+    empty[stage]    4 arrivals a consumer warpgroup (its warps)              it may be overwritten
+    tile_ready      1 arrival (scheduler)                                    s_tile names the next tile
+    tile_wanted     1 (producer) + 1 (scaler) + 4 a consumer warpgroup       s_tile may be overwritten
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import cuda, float32, int32, uint8, uint32, uint64
+
+from gemm_lessons import device, tensor_map
+from gemm_lessons.compare import WGMMA_E4M3_BITS
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
+from gemm_lessons.problem import GroupedProblem, ProblemError
+from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
+from gemm_lessons.ptx.global_memory import address_of, ld_global_f32
+from gemm_lessons.ptx.integer import late
+from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4
+from gemm_lessons.ptx.mbarrier import mbarrier_arrive
+from gemm_lessons.ptx.shared import (
+    ld_shared_f32,
+    ld_shared_v4,
+    shared_address,
+    st_global_v4,
+    st_shared_f32,
+)
+from gemm_lessons.ptx.special_registers import tid_x
+from gemm_lessons.ptx.sync import fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc
+from gemm_lessons.ptx.tma import tma_store_2d, tma_store_commit, tma_store_wait, tma_store_wait_read
+from gemm_lessons.ptx.wgmma import (
+    STEP_K,
+    matrix_descriptor,
+    wgmma_commit,
+    wgmma_e4m3,
+    wgmma_e4m3_begin,
+    wgmma_fence,
+    wgmma_wait,
+)
+from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs
+from gemm_lessons.schedule import ceil_div
+from gemm_lessons.steps import hopper
+from gemm_lessons.steps._host import ConfigError, begin_quantized
+from gemm_lessons.steps.hopper import (
+    CONSUMER_REGISTERS,
+    PRODUCER_REGISTERS,
+    ROW_BYTES,
+    SWIZZLE_BYTES,
+    WARPS,
+    Y_BOX,
+    make_roles,
+)
+from gemm_lessons.tile_queue import most_tickets
+
+launch = launch_parts
+
+SIGNATURE = (
+    "void(uint8[:,::1], int32[::1], int32, int32, int32,"
+    " float32[:,::1], float32[:,:,::1], uint16[:,::1], int32[::1])"
+)
+
+BK = BLOCK  # one block of scales, and one swizzled row, in a stage
+BK_SHIFT = BK.bit_length() - 1
+LANES = 32
+WARPGROUP_TOKENS, WARP_TOKENS = 64, 16  # rows of a wgmma: all, and those whose sums one warp holds
+BOX_FEATURES = ROW_BYTES // 2  # of output, in a swizzled row
+BOX_SUMS = BOX_FEATURES // 2  # that a thread holds of them: 64 x 64 over 128 threads
+ALL_LANES = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Config(hopper.Config):
+    """Compile-time constants, those of `hopper` and one more.
+
+    Attributes:
+        BM: tokens of a full tile, 64 or 128 for each consumer warpgroup.
+        BN: features of a tile, which share one scale of the weights.
+        num_buffers: boxes of output, 16 tokens by 64 features, that each warp may have on their way.
+        whole_rows: one scale for each row of x and of w, instead of one for each block.
+    """
+
+    BK: ClassVar[int] = BK
+
+    num_stages: int = 3
+    num_buffers: int = 4
+    whole_rows: bool = False
+
+    @property
+    def num_consumers(self) -> int:
+        """Consumer warpgroups: two, where there are tokens for two."""
+        return min(self.BM // WARPGROUP_TOKENS, 2)
+
+    @property
+    def arrivals(self) -> dict[str, int]:
+        """How many arrivals end a phase of each barrier: the role card's numbers."""
+        alone = super().arrivals
+        return alone | {"full": alone["full"] + LANES, "tile_wanted": alone["tile_wanted"] + 1}
+
+    @property
+    def buffer_bytes(self) -> int:
+        """One box of output."""
+        return WARP_TOKENS * ROW_BYTES
+
+    @property
+    def scale_bytes(self) -> int:
+        """A stage's scales, one float32 for each token."""
+        return self.BM * 4
+
+    @property
+    def feature_bytes(self) -> int:
+        """A tile's scales of whole rows of w, one float32 for each feature."""
+        return self.BN * 4 if self.whole_rows else 0
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory: the ring, the output buffers, the scales, and slack to align them."""
+        buffers = self.num_consumers * WARPS * self.num_buffers * self.buffer_bytes
+        scales = self.num_stages * self.scale_bytes + 2 * self.feature_bytes
+        return self.num_stages * self.stage_bytes + buffers + scales + SWIZZLE_BYTES
+
+    def check_problem(self, problem: GroupedProblem) -> None:
+        """Check dtype, N and K.
+
+        Raises:
+            ConfigError: BM or box do not suit wgmma's rows.
+            ProblemError: the step does not take them.
+        """
+        if self.BM < WARPGROUP_TOKENS or self.box < WARPGROUP_TOKENS:
+            raise ConfigError(f"BM is {self.BM} and box is {self.box}: a wgmma multiplies 64 tokens")
+        if problem.dtype != "float8_e4m3fn":
+            raise ProblemError(f"this step computes in float8_e4m3fn, and the problem is {problem.dtype}")
+        tensor_map.check_alignment("K", problem.K, 1)
+        tensor_map.check_alignment("N", problem.N, 2)
+
+
+CONFIG = Config()
+SIM_CONFIG = Config(BM=64, BN=64, num_stages=2, num_buffers=1, band=2)
+
+
+def choose_config(problem: GroupedProblem) -> Config:
+    """The tile for a problem, by the rule of `hopper.choose_config`: by the average number of tokens."""
+    wanted = 2 * ceil_div(problem.total_tokens, problem.num_groups)
+    if wanted <= 64:
+        return Config(BM=64, num_stages=8, num_buffers=2)
+    if wanted <= 128:
+        return Config(BM=128, num_stages=5, num_buffers=2)
+    return CONFIG
+
+
+@cache
+def make_kernel(config: Config) -> Any:
+    """The kernel.
+
+    Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, x_scales, w_scales,
+    y [total_tokens, N] as 16-bit words, and two counters that start at zero and are zero again when it ends.
+    """
+    BM, BN, STAGES, BUFFERS = config.BM, config.BN, config.num_stages, config.num_buffers
+    STAGE_BYTES, BUFFER_BYTES, SCALE_BYTES = config.stage_bytes, config.buffer_bytes, config.scale_bytes
+    CONSUMERS, WHOLE_ROWS = config.num_consumers, config.whole_rows
+    CONSUMER_WARPS = CONSUMERS * WARPS
+    PRODUCER_WARP, SCHEDULER_WARP, SCALER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1, CONSUMER_WARPS + 2
+    X_BYTES, BUFFERS_AT = BM * ROW_BYTES, STAGES * STAGE_BYTES
+    SCALES_AT = BUFFERS_AT + CONSUMER_WARPS * BUFFERS * BUFFER_BYTES
+    PART = BN // 2  # partial sums: 64 x BN float32 over 128 threads
+    MOST_PARTS = BM // (CONSUMERS * WARPGROUP_TOKENS)
+    NEXT_PART = CONSUMERS * WARPGROUP_TOKENS  # tokens from one part of a warpgroup to its next
+    ACCUMULATORS = MOST_PARTS * PART
+    BOXES = BN // BOX_FEATURES
+    SCALES = BM // LANES  # that each lane of the scaler handles
+    FEATURES_AT, FEATURE_BYTES = SCALES_AT + STAGES * SCALE_BYTES, config.feature_bytes
+    NUM_BARRIERS = 2 * STAGES + 2
+    FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
+    open_barriers, wait, schedule, produce = make_roles(config)
+    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
+    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
+    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
+    begin, add = wgmma_e4m3_begin[BN], wgmma_e4m3[BN]
+
+    @inlined
+    def take_tile(s_tile, barriers, tile_phase):
+        """Wait for the next tile and read it: group, first row, rows, first feature; a whole warp."""
+        wait(barriers + TILE_READY, tile_phase)
+        group, row, rows, feature = int32(0), int32(0), int32(0), int32(0)
+        if tid_x() & 31 == 0:  # why one lane: who reads s_tile says itself that it has
+            group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
+            mbarrier_arrive(barriers + TILE_WANTED)
+        group, row = cuda.shfl_sync(ALL_LANES, group, 0), cuda.shfl_sync(ALL_LANES, row, 0)
+        return group, row, cuda.shfl_sync(ALL_LANES, rows, 0), cuda.shfl_sync(ALL_LANES, feature, 0)
+
+    @inlined
+    def scale(s_tile, barriers, ring, x_scales, w_scales, N, num_k):
+        """Put the product of both scales into every stage, one float32 a token; one warp."""
+        lane = int32(cuda.threadIdx.x & 31)
+        scales, features = uint32(ring + SCALES_AT + lane * 4), uint32(ring + FEATURES_AT + lane * 4)
+        mine = cuda.local.array(SCALES, float32)
+        stage, phase, tile_phase = int32(0), int32(0), int32(0)
+        while True:
+            group, row, rows, feature = take_tile(s_tile, barriers, tile_phase)
+            if rows == 0:
+                break
+            if WHOLE_ROWS:
+                # why two sets, in turn: the consumers may still be storing the tile before.
+                for i in range(0, BN, LANES):
+                    column = int32(feature + i + lane)
+                    one = ld_global_f32(address_of(w_scales, (group, column, 0)), int32(column < N))
+                    st_shared_f32(features + tile_phase * FEATURE_BYTES + i * 4, one)
+            tile_phase = int32(tile_phase ^ 1)
+            for k_tile in range(num_k):
+                weight, block = float32(1), int32(0)
+                if not WHOLE_ROWS:
+                    weight, block = w_scales[group, feature >> BK_SHIFT, k_tile], int32(k_tile)
+                for i in range(SCALES):
+                    token = int32(i * LANES + lane)
+                    mine[i] = ld_global_f32(address_of(x_scales, (row + token, block)), int32(token < rows))
+                # why after the loads: their latency passes while the consumers empty the stage.
+                wait(barriers + EMPTY + 8 * stage, phase ^ 1)
+                for i in range(SCALES):
+                    st_shared_f32(scales + stage * SCALE_BYTES + i * (LANES * 4), mine[i] * weight)
+                mbarrier_arrive(barriers + FULL + 8 * stage)  # every lane, for what it has written
+                stage = int32(stage + 1)
+                if stage == STAGES:
+                    stage, phase = int32(0), int32(phase ^ 1)
+
+    @inlined
+    def start(part, x, w, again):
+        """Start part = 64 tokens times the tile's features, over a stage."""
+        wgmma_fence()
+        if again:  # why not begin again: ptxas would take other registers for it, and spill
+            add(part, x, w, 0)
+        else:
+            begin(part, x, w)
+        add(part, x + uint64(STEP_K), w + uint64(STEP_K), 1)
+        add(part, x + uint64(2 * STEP_K), w + uint64(2 * STEP_K), 1)
+        add(part, x + uint64(3 * STEP_K), w + uint64(3 * STEP_K), 1)
+        wgmma_commit()
+
+    @inlined
+    def promote(acc, part, at, upper, lower):
+        """Move partial sums to float32, each row with its scale."""
+        for i in range(0, PART, 4):
+            acc[at + i] += upper * part[i]
+            acc[at + i + 1] += upper * part[i + 1]
+            acc[at + i + 2] += lower * part[i + 2]
+            acc[at + i + 3] += lower * part[i + 3]
+
+    def make_multiply(num_parts):
+        @inlined
+        def multiply(acc, part, barriers, ring, num_k, stage, phase):
+            """Set acc to this warpgroup's parts of the tile, 64 tokens each, over all of K."""
+            thread = int32(tid_x())  # why again: what is computed from it must not live longer than this loop
+            first = int32((thread >> 7) * WARPGROUP_TOKENS)
+            token = int32(first + ((thread >> 5) & 3) * WARP_TOKENS + ((thread & 31) >> 2))
+            scales = uint32(ring + SCALES_AT + token * 4)
+            for i in range(ACCUMULATORS):
+                acc[i] = float32(0)
+            left = num_k
+            while left > 0:
+                left = int32(left - 1)
+                wait(barriers + FULL + 8 * stage, phase)
+                tile, here = uint32(ring + stage * STAGE_BYTES), uint32(scales + stage * SCALE_BYTES)
+                w = matrix_descriptor(tile + X_BYTES)
+                for i in range(num_parts):
+                    start(part, matrix_descriptor(tile + (first + i * NEXT_PART) * ROW_BYTES), w, i > 0)
+                    upper = ld_shared_f32(here + i * NEXT_PART * 4)
+                    lower = ld_shared_f32(here + i * NEXT_PART * 4 + 32)  # eight tokens on
+                    wait_for_products()
+                    if i == num_parts - 1:
+                        cuda.syncwarp()  # why: the whole warp must have read its scales
+                        if thread & 31 == 0:
+                            mbarrier_arrive(barriers + EMPTY + 8 * stage)
+                    promote(acc, part, i * PART, upper, lower)
+                if num_parts == 0 and thread & 31 == 0:
+                    mbarrier_arrive(barriers + EMPTY + 8 * stage)
+                stage = int32(stage + 1)
+                if stage == STAGES:
+                    stage, phase = int32(0), int32(phase ^ 1)
+            return stage, phase
+
+        return multiply
+
+    multiply = one_of({parts: make_multiply(parts) for parts in range(MOST_PARTS, -1, -1)})
+
+    @inlined
+    def store(acc, at, features, buffers, y_map, y, row, rows, feature, N):
+        """Write a warp's 16 tokens of one part to y, box by box, through shared memory; one warp."""
+        lane = int32(tid_x() & 31)
+        # Tiles 0 and 1 of a stmatrix are tokens 0 to 7 and 8 to 15, tiles 2 and 3 the next 8 features.
+        token, piece = lane & 15, lane >> 4
+        for box in range(BOXES):
+            number = at // BOX_SUMS + box
+            if number >= BUFFERS:
+                if lane == 0:
+                    wait_for_buffer()
+                cuda.syncwarp()  # why: the copy engine has read what lay there before
+            buffer = uint32(buffers + (number % BUFFERS) * BUFFER_BYTES)
+            for pair in range(BOX_FEATURES // 16):
+                first = at + box * BOX_SUMS + pair * 8
+                a, b, c, d = float32(1), float32(1), float32(1), float32(1)
+                if WHOLE_ROWS:
+                    here = uint32(features + (box * BOX_FEATURES + pair * 16 + 2 * (lane & 3)) * 4)
+                    a, b = ld_shared_f32(here), ld_shared_f32(here + 4)
+                    c, d = ld_shared_f32(here + 32), ld_shared_f32(here + 36)
+                stmatrix_x4(
+                    uint32(buffer + token * ROW_BYTES + (((2 * pair + piece) ^ (token & 7)) * 16)),
+                    pack_bf16(a * acc[first], b * acc[first + 1]),
+                    pack_bf16(a * acc[first + 2], b * acc[first + 3]),
+                    pack_bf16(c * acc[first + 4], d * acc[first + 5]),
+                    pack_bf16(c * acc[first + 6], d * acc[first + 7]),
+                )
+            fence_proxy_async()
+            cuda.syncwarp()
+            column = int32(feature + box * BOX_FEATURES)
+            if rows >= WARP_TOKENS:
+                if lane == 0:
+                    tma_store_2d(y_map, column, row, buffer)
+                    tma_store_commit()
+            elif column + (lane & 7) * 8 < N:
+                # why not TMA: it would write the whole box, over the next expert's rows.
+                for one in range(lane >> 3, rows, 4):
+                    e, f, g, h = ld_shared_v4(buffer + one * ROW_BYTES + ((lane ^ one) & 7) * 16)
+                    st_global_v4(address_of(y, (row + one, column + (lane & 7) * 8)), e, f, g, h)
+
+    @inlined
+    def consume(s_tile, s_kept, barriers, ring, maps, y, N, K):
+        """Multiply tiles and store them; one warpgroup."""
+        acc = cuda.local.array(ACCUMULATORS, float32)
+        part = cuda.local.array(PART, float32)
+        stage, phase, tile_phase = int32(0), int32(0), int32(0)
+        while True:
+            _, row, rows, feature = take_tile(s_tile, barriers, tile_phase)
+            if rows == 0:
+                break
+            if tid_x() & 31 == 0:  # why into shared memory: the multiplication needs the registers
+                s_kept[tid_x() >> 5, 0], s_kept[tid_x() >> 5, 1], s_kept[tid_x() >> 5, 2] = row, rows, feature
+            # Of the tile's parts of 64 tokens, two warpgroups take turns.
+            num_parts = int32(0)
+            for i in range(MOST_PARTS):
+                if rows > (tid_x() >> 7) * WARPGROUP_TOKENS + i * NEXT_PART:
+                    num_parts = int32(i + 1)
+            num_k = int32((late(K) + BK - 1) >> BK_SHIFT)
+            stage, phase = multiply(num_parts, acc, part, barriers, ring, num_k, stage, phase)
+
+            warp = int32(tid_x() >> 5)
+            row, rows, feature = int32(0), int32(0), int32(0)
+            if tid_x() & 31 == 0:
+                row, rows, feature = s_kept[warp, 0], s_kept[warp, 1], s_kept[warp, 2]
+                wait_for_buffers()
+            first = int32((warp >> 2) * WARPGROUP_TOKENS + (warp & 3) * WARP_TOKENS)
+            row = int32(cuda.shfl_sync(ALL_LANES, row, 0) + first)
+            rows = int32(cuda.shfl_sync(ALL_LANES, rows, 0) - first)
+            feature = cuda.shfl_sync(ALL_LANES, feature, 0)
+            buffers = uint32(ring + BUFFERS_AT + warp * (BUFFERS * BUFFER_BYTES))
+            features = uint32(ring + FEATURES_AT + tile_phase * FEATURE_BYTES)
+            tile_phase = int32(tile_phase ^ 1)
+            y_map = address_of(maps, (Y_BOX, 0))
+            for i in range(MOST_PARTS):
+                left = int32(rows - i * NEXT_PART)
+                if left > 0:
+                    store(acc, i * PART, features, buffers, y_map, y, row + i * NEXT_PART, left, feature, N)
+        if tid_x() & 31 == 0:
+            wait_for_stores()  # why: the block's shared memory is gone when it ends
+
+    @whole_kernel(config.num_threads)
+    def hopper_fp8_kernel(maps, offsets, total_tokens, N, K, x_scales, w_scales, y, counters):
+        s_tile = cuda.shared.array(4, int32)
+        s_kept = cuda.shared.array((CONSUMER_WARPS, 3), int32)
+        s_barriers = cuda.shared.array(NUM_BARRIERS, uint64)
+        s_dynamic = cuda.shared.array(0, uint8)
+        barriers = shared_address(s_barriers)
+        ring = uint32((shared_address(s_dynamic) + SWIZZLE_BYTES - 1) & -SWIZZLE_BYTES)
+        warp = int32(cuda.threadIdx.x >> 5)
+        num_k = int32((K + BK - 1) >> BK_SHIFT)
+
+        if cuda.threadIdx.x == 0:
+            open_barriers(barriers)
+        cuda.syncthreads()
+
+        if warp >= CONSUMER_WARPS:
+            give_registers()
+            if warp == SCHEDULER_WARP:
+                schedule(s_tile, barriers, offsets, total_tokens, N, counters)
+            elif warp == SCALER_WARP:
+                scale(s_tile, barriers, ring, x_scales, w_scales, N, num_k)
+            elif warp == PRODUCER_WARP and cuda.threadIdx.x & 31 == 0:
+                produce(s_tile, barriers, ring, maps, N, num_k)
+        else:
+            take_registers()
+            consume(s_tile, s_kept, barriers, ring, maps, y, N, K)
+
+    return hopper_fp8_kernel
+
+
+def bind(
+    problem: GroupedProblem, config: Config, x: Quantized, w: Quantized, offsets: Any, y: Any
+) -> Launch | None:
+    """Prepare the launch for arrays that exist; None if there is nothing to do.
+
+    Args:
+        problem: its N, K, num_groups and total_tokens; how tokens are routed is read from offsets, by
+            every launch anew.
+        config: compile-time constants that fit the problem; its `whole_rows` is set to what w is.
+        x: e4m3 bits [total_tokens, K] on the device, and their scales; the caller keeps them alive, and w, y.
+        w: e4m3 bits [num_groups, N, K], and their scales.
+        offsets: int32 device array [num_groups + 1].
+        y: bfloat16 device array [total_tokens, N].
+    """
+    config = replace(config, whole_rows=w.block != WEIGHT_BLOCK)
+    tickets = most_tickets(problem, config.BM, config.BN)
+    if not tickets:
+        return None
+    x_bits, w_bits = x.values.view(np.uint8), w.values.view(np.uint8)
+    stacked = w_bits.reshape(problem.num_groups * problem.N, problem.K)
+    maps = tensor_map.encode(
+        [(x_bits, config.BM), (x_bits, config.box), (stacked, config.BN), (y, WARP_TOKENS)]
+    )
+    sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
+    counters = to_device(np.zeros(2, np.int32))
+    return Launch(
+        make_kernel(config),
+        min(device.choose().num_sms, tickets),
+        config.num_threads,
+        (maps, offsets, *sizes, x.scales, w.scales, y.view(np.uint16), counters),
+        shared_bytes=config.shared_bytes,
+    )
+
+
+def prepare(
+    problem: GroupedProblem, config: Config | None = None, inputs: QuantizedInputs | None = None
+) -> Prepared:
+    """Encode the tensor maps and prepare the only launch.
+
+    Args:
+        problem: what is computed; float8_e4m3fn, K a multiple of 16 and N of 8.
+        config: compile-time constants; None takes what `choose_config` says, or `SIM_CONFIG`.
+        inputs: values and scales, on the host or on the device, by blocks or by whole rows; None
+            quantises random ones by blocks.
+
+    Raises:
+        ConfigError: the constants do not fit together.
+        ProblemError: the step does not take this dtype, N or K, or inputs that do not match.
+        LaunchError: the GPU has less shared memory than the configuration wants.
+    """
+    config, x, w = begin_quantized(problem, inputs, config, choose_config(problem), SIM_CONFIG)
+    output, y = guarded_output(problem)
+    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
+    tiles_n = ceil_div(problem.N, config.BN)
+    tokens = sum(ceil_div(count, WARPGROUP_TOKENS) * WARPGROUP_TOKENS for count in problem.counts)
+    work = Work(
+        launches=1 if gemm else 0,
+        blocks=gemm.num_blocks if gemm else 0,
+        tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
+        flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
+    )
+    parts = {"gemm": gemm} if gemm else {}
+    return Prepared(
+        problem, config, parts, output, work, (config.BM, config.BN), (x, w), accumulator_bits=WGMMA_E4M3_BITS
+    )
