@@ -5,14 +5,20 @@
     prepared = prepare(x, w, offsets, out=y)                checks, tensor maps and compilation, once
     prepared()                                              a launch: a few microseconds, graph-capturable
 
-| dtype              | GPU                                  | step          |
-|--------------------|--------------------------------------|---------------|
-| bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and     | `decode`      |
-|                    | up to 16 tokens an expert on average |               |
-| bfloat16           | compute capability 9.0, N and K % 8  | `hopper`      |
-| bfloat16           | 8.0 and newer                        | `tensor_core` |
-| float16            | 7.5 and newer                        | `tensor_core` |
-| float32            | any                                  | `tiled`       |
+    y = gemm_lessons.grouped_gemm(x, w, offsets, scales=(x_scales, w_scales))        FP8 in, bfloat16 out
+
+| dtype              | GPU                                   | step          |
+|--------------------|---------------------------------------|---------------|
+| bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and      | `decode`      |
+|                    | up to 16 tokens an expert on average  |               |
+| bfloat16           | compute capability 9.0, N and K % 8   | `hopper`      |
+| bfloat16           | 8.0 and newer                         | `tensor_core` |
+| float16            | 7.5 and newer                         | `tensor_core` |
+| float32            | any                                   | `tiled`       |
+| float8_e4m3fn      | 8.9 and newer, K % 16, N % 2, scales  | `decode`      |
+|                    | by blocks, and few tokens, as above   |               |
+| float8_e4m3fn      | compute capability 9.0, K % 16, N % 8 | `hopper_fp8`  |
+| float8_e4m3fn      | any                                   | `tiled_fp8`   |
 
 The first line that fits counts.  The average does not change with the routing; beyond `decode`, it decides
 the tile, not the step: see `steps.hopper.choose_config`.
@@ -30,18 +36,26 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
+from gemm_lessons.compare import output_dtype
 from gemm_lessons.interchange import as_device_array, caller_stream, empty_like_family
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError, check_offsets
-from gemm_lessons.schedule import count_tiles
-from gemm_lessons.steps import decode, hopper, tensor_core, tiled
+from gemm_lessons.quantize import BLOCK, ROW_BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs
+from gemm_lessons.schedule import ceil_div, count_tiles
+from gemm_lessons.steps import decode, hopper, hopper_fp8, tensor_core, tiled, tiled_fp8
 
 device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
 DECODE_TOKENS = 16  # of an expert, on average: up to here only the bandwidth of memory counts
-READ_OFFSETS = ("hopper", "decode")  # steps that read how tokens are routed anew at every launch
+# What `decode` takes: what K must be a multiple of, and the oldest compute capability.
+DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}
+READ_OFFSETS = (
+    "hopper",
+    "hopper_fp8",
+    "decode",
+)  # steps that read how tokens are routed anew at every launch
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,13 @@ class Choice:
 
 
 def choose_step(
-    dtype: str, N: int, K: int, compute_capability: tuple[int, int], tokens: float = math.inf
+    dtype: str,
+    N: int,
+    K: int,
+    compute_capability: tuple[int, int],
+    tokens: float = math.inf,
+    *,
+    whole_rows: bool = False,
 ) -> Choice:
     """Pick a step by the rule in the module's docstring.
 
@@ -63,6 +83,7 @@ def choose_step(
         K: input features.
         compute_capability: (major, minor) of the GPU.
         tokens: of an expert, on average.
+        whole_rows: of FP8 inputs, that each row has one scale, instead of each block.
 
     Raises:
         ProblemError: no step computes in this dtype on this device.
@@ -70,13 +91,22 @@ def choose_step(
     generation = "{}.{}".format(*compute_capability)
     if dtype == "float32":
         return Choice("tiled", "float32 has no tensor cores without losing digits")
-    few = tokens <= DECODE_TOKENS and compute_capability >= (8, 0) and K % 8 == 0 and N % 2 == 0
-    if few and dtype in ("float16", "bfloat16"):
-        return Choice("decode", f"{tokens:.3g} tokens an expert: what counts is reading the weights")
+    if dtype in DECODED and tokens <= DECODE_TOKENS and not whole_rows:
+        pieces, oldest = DECODED[dtype]
+        if compute_capability >= oldest and K % pieces == 0 and N % 2 == 0:
+            return Choice("decode", f"{tokens:.3g} tokens an expert: what counts is reading the weights")
     if dtype == "float16":
         return Choice("tensor_core", "float16: wgmma is used for bfloat16 only")
+    if dtype == "float8_e4m3fn":
+        if compute_capability[0] != 9:
+            return Choice(
+                "tiled_fp8", f"wgmma exists on compute capability 9.0 only, and this is {generation}"
+            )
+        if N % 8 or K % 16:
+            return Choice("tiled_fp8", f"TMA needs N in multiples of 8, K of 16, and they are {N} and {K}")
+        return Choice("hopper_fp8", "FP8 on Hopper: TMA and wgmma")
     if dtype != "bfloat16":
-        raise ProblemError(f"no step computes in {dtype} yet: use float32, float16 or bfloat16")
+        raise ProblemError(f"no step computes in {dtype}: use {', '.join(DTYPES)}")
     if compute_capability < (8, 0):
         raise ProblemError(f"compute capability {generation} knows no bfloat16: use float16")
     if compute_capability[0] != 9:
@@ -114,7 +144,14 @@ class PreparedCall:
 
 
 def prepare(
-    x: Any, w: Any, offsets: Any, out: Any = None, *, stream: Any = None, validate: bool = True
+    x: Any,
+    w: Any,
+    offsets: Any,
+    out: Any = None,
+    *,
+    scales: Any = None,
+    stream: Any = None,
+    validate: bool = True,
 ) -> PreparedCall:
     """Check everything, pick a step, compile it and encode its tensor maps.
 
@@ -123,7 +160,8 @@ def prepare(
         w: weights [num_groups, N, K], the same dtype.
         offsets: int32 [num_groups + 1] on the device: where each expert's rows begin.  A host array
             or a list is copied there.
-        out: [total_tokens, N] of x's dtype, or None to allocate it in x's library.
+        out: [total_tokens, N] of x's dtype, or None to allocate it in x's library; bfloat16 for FP8.
+        scales: (x_scales, w_scales) for FP8 inputs, see `grouped_gemm`.
         stream: where offsets become ready, if they must be read now.
         validate: check the values of offsets, which waits for the stream if they are on the device.
 
@@ -141,8 +179,14 @@ def prepare(
         raise ProblemError(f"x is {x_view.dtype} and w is {w_view.dtype}: use one dtype for both")
     (total_tokens, K), (num_groups, N, _) = x_view.shape, w_view.shape
     dtype = next((name for name, known in DTYPES.items() if known == x_view.dtype), str(x_view.dtype))
+    quantized = None
+    if scales is not None or dtype == "uint8":
+        quantized = _with_scales(x_view, w_view, scales)
+        dtype = "float8_e4m3fn"
     compute_capability = device.choose().compute_capability
-    choice = choose_step(dtype, N, K, compute_capability, total_tokens / max(num_groups, 1))
+    whole_rows = quantized is not None and quantized.w.block != WEIGHT_BLOCK
+    tokens = total_tokens / max(num_groups, 1)
+    choice = choose_step(dtype, N, K, compute_capability, tokens, whole_rows=whole_rows)
     offsets_view = _offsets_on_device(offsets, num_groups)
     frozen_counts = choice.step not in READ_OFFSETS
     counts = (total_tokens,) + (0,) * (num_groups - 1)  # why these: any that add up, as nobody looks at them
@@ -154,16 +198,20 @@ def prepare(
         check_offsets(values, total_tokens)
         counts = tuple(int(count) for count in np.diff(values))
     problem = GroupedProblem(counts, N, K, dtype)
+    y_dtype = output_dtype(dtype)
     if out is None:
-        out = empty_like_family(x, (total_tokens, N), x_view.dtype)
+        out = empty_like_family(x, (total_tokens, N), y_dtype)
     y = as_device_array("out", out)
-    if tuple(y.shape) != (total_tokens, N) or y.dtype != x_view.dtype:
+    if tuple(y.shape) != (total_tokens, N) or y.dtype != y_dtype:
         raise ProblemError(
-            f"out is {y.dtype} {tuple(y.shape)}, and this problem needs {dtype} {(total_tokens, N)}"
+            f"out is {y.dtype} {tuple(y.shape)}, and this problem needs {y_dtype} {(total_tokens, N)}"
         )
-    launch = _bind(choice.step, problem, x_view, w_view, offsets_view, y)
+    if quantized:
+        launch = _bind_quantized(choice.step, problem, quantized, offsets_view, y)
+    else:
+        launch = _bind(choice.step, problem, x_view, w_view, offsets_view, y)
     cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
-    arrays, views = (x, w, out, offsets), (x_view, w_view, offsets_view, y)
+    arrays, views = (x, w, out, offsets), (x_view, w_view, quantized, offsets_view, y)
     return PreparedCall(out, choice, frozen_counts, launch, _copy_back(y, out), arrays, views)
 
 
@@ -189,8 +237,11 @@ def grouped_gemm(
         w: weights [num_groups, N, K], as nn.Linear stores them, of x's dtype.
         offsets: int32 [num_groups + 1]: where each expert's rows begin.
         out: [total_tokens, N] of x's dtype, or None to allocate it in x's library.
-        scales: for 8-bit inputs, which no step takes yet.
-        out_dtype: None or x's dtype.
+        scales: (x_scales, w_scales), float32, for float8_e4m3fn inputs (or uint8 of the same bits), whose
+            values they multiply.  By blocks, [total_tokens, ceil(K / 128)] and
+            [num_groups, ceil(N / 128), ceil(K / 128)], as DeepSeek-V3 and `quantize_inputs` make them; or
+            by whole rows, [total_tokens] and [num_groups, N], as `torch._scaled_grouped_mm` takes them.
+        out_dtype: None, or what out has: x's dtype, or bfloat16 for FP8.
         stream: of Numba, torch, CuPy or a number; None is the current stream of x's library.
         validate: check the values of offsets.  That waits for them; without it, wrong offsets give wrong
             outputs, but nothing outside the arrays is touched.
@@ -201,18 +252,41 @@ def grouped_gemm(
     Raises:
         ProblemError: shapes, dtypes or offsets do not match, or no step takes them.
     """
-    if scales is not None:
-        raise ProblemError("scales belong to 8-bit inputs, and no step computes in 8 bits yet")
-    if out_dtype is not None and _dtype_name(out_dtype) != _dtype_name(x.dtype):
-        raise ProblemError(
-            f"outputs have the inputs' dtype, {_dtype_name(x.dtype)}, not {_dtype_name(out_dtype)}"
-        )
-    return prepare(x, w, offsets, out, stream=stream, validate=validate)(stream)
+    if out_dtype is not None:
+        wanted = "bfloat16" if scales is not None else _dtype_name(x.dtype)
+        if _dtype_name(out_dtype) != wanted:
+            raise ProblemError(f"outputs of these inputs are {wanted}, not {_dtype_name(out_dtype)}")
+    return prepare(x, w, offsets, out, scales=scales, stream=stream, validate=validate)(stream)
 
 
 def _dtype_name(dtype: Any) -> str:
     """The same name for numpy.dtype("float16"), torch.float16 and "float16"."""
     return getattr(dtype, "name", str(dtype)).rsplit(".", 1)[-1]
+
+
+def _with_scales(x: Any, w: Any, scales: Any) -> QuantizedInputs:
+    """Check the scales of FP8 inputs, and tell the two recipes apart by their shapes."""
+    if x.dtype != np.uint8:
+        raise ProblemError(f"scales belong to float8_e4m3fn inputs, and x is {x.dtype}")
+    if not isinstance(scales, list | tuple) or len(scales) != 2:
+        raise ProblemError("float8_e4m3fn inputs need scales=(x_scales, w_scales)")
+    x_scales, w_scales = (
+        as_device_array(label, array) for label, array in zip(("x_scales", "w_scales"), scales, strict=True)
+    )
+    (total_tokens, K), (num_groups, N, _) = x.shape, w.shape
+    blocks = (total_tokens, ceil_div(K, BLOCK)), (num_groups, ceil_div(N, BLOCK), ceil_div(K, BLOCK))
+    rows = (total_tokens, 1), (num_groups, N, 1)
+    found = tuple(x_scales.shape), tuple(w_scales.shape)
+    if x_scales.dtype == w_scales.dtype == np.float32:
+        if found == blocks:
+            return QuantizedInputs(Quantized(x, x_scales, ROW_BLOCK), Quantized(w, w_scales, WEIGHT_BLOCK))
+        if found in (rows, ((total_tokens,), (num_groups, N))):
+            x_scales, w_scales = x_scales.reshape(*rows[0]), w_scales.reshape(*rows[1])
+            return QuantizedInputs(Quantized(x, x_scales, (1, K)), Quantized(w, w_scales, (1, K)))
+    raise ProblemError(
+        f"scales are {x_scales.dtype} {found[0]} and {w_scales.dtype} {found[1]}: use float32,"
+        f" {blocks[0]} and {blocks[1]} by blocks, or {rows[0]} and {rows[1]} by whole rows"
+    )
 
 
 def _offsets_on_device(offsets: Any, num_groups: int) -> Any:
@@ -257,6 +331,27 @@ def _bind(step: str, problem: GroupedProblem, x: Any, w: Any, offsets: Any, y: A
     return Launch(
         tiled.make_kernel(small), num_tiles, small.num_threads, (x, w, offsets, to_device(tile_offsets), y)
     )
+
+
+def _bind_quantized(
+    step: str, problem: GroupedProblem, inputs: QuantizedInputs, offsets: Any, y: Any
+) -> Launch | None:
+    """The FP8 step's launch on these arrays."""
+    chosen = device.choose()
+    on_gpu = chosen.is_gpu
+    if step == "decode":
+        x, w = inputs
+        shares = decode.choose_config(problem, chosen.shared_bytes_per_block) if on_gpu else decode.SIM_CONFIG
+        shares = replace(shares, dtype=problem.dtype)
+        shares.validate(problem)
+        return decode.bind(problem, shares, x.values, w.values, offsets, y, (x.scales, w.scales))
+    if step == "hopper_fp8":
+        config = hopper_fp8.choose_config(problem) if on_gpu else hopper_fp8.SIM_CONFIG
+        config.validate(problem)
+        return hopper_fp8.bind(problem, config, *inputs, offsets, y)
+    plain = tiled_fp8.choose_config() if on_gpu else tiled_fp8.SIM_CONFIG
+    plain.validate(problem)
+    return tiled_fp8.bind(problem, plain, *inputs, offsets, y)
 
 
 def _copy_back(y: Any, out: Any) -> Callable[[], None]:

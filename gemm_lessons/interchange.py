@@ -46,6 +46,7 @@ ON_CUDA = 2  # DLDeviceType
 DLPACK_DTYPES: dict[tuple[int, int], np.dtype[Any]] = {
     (0, 32): np.dtype(np.int32),
     (0, 64): np.dtype(np.int64),
+    (1, 8): np.dtype(np.uint8),
     (2, 32): DTYPES["float32"],
     (2, 16): DTYPES["float16"],
     (4, 16): DTYPES["bfloat16"],
@@ -67,7 +68,7 @@ class _Exposed:
 
 
 def as_device_array(label: str, array: Any) -> Any:
-    """See an array of any library as a contiguous Numba device array.
+    """See an array of any library as a contiguous Numba device array; float8_e4m3fn as its bits, uint8.
 
     Args:
         label: what it is called in messages.
@@ -80,8 +81,13 @@ def as_device_array(label: str, array: Any) -> Any:
         raise ProblemError(
             f"{label} is a NumPy array: move it to the GPU first, with cuda.to_device or torch"
         )
+    torch = sys.modules.get("torch")
+    if torch and isinstance(array, torch.Tensor) and array.dtype == torch.float8_e4m3fn:
+        array = array.view(torch.uint8)
     if isinstance(array, np.ndarray) or cuda.cudadrv.devicearray.is_cuda_ndarray(array):
         view = to_device(array)
+        if view.dtype == DTYPES["float8_e4m3fn"]:
+            view = view.view(np.uint8)
     elif hasattr(array, "__dlpack__"):
         view = _from_dlpack(label, array)
     elif hasattr(array, "__cuda_array_interface__"):
@@ -149,12 +155,18 @@ def _current_stream(arrays: tuple[Any, ...]) -> int:
 
 
 def empty_like_family(array: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-    """An uninitialised array of the same library and dtype as another one."""
+    """An uninitialised array of the same library as another one, with a dtype of its own.
+
+    Raises:
+        ProblemError: CuPy is to make an array of bfloat16, which it does not know.
+    """
     torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
     if torch and isinstance(array, torch.Tensor):
-        return array.new_empty(shape)
+        return array.new_empty(shape, dtype=getattr(torch, dtype.name))
     if cupy and isinstance(array, cupy.ndarray):
-        return cupy.empty(shape, array.dtype)
+        if dtype == DTYPES["bfloat16"]:
+            raise ProblemError("CuPy knows no bfloat16: pass an array of another library as out")
+        return cupy.empty(shape, dtype)
     if isinstance(array, np.ndarray):
         return np.empty(shape, dtype)
     return to_device(np.empty(shape, dtype))

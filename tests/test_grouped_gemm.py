@@ -1,6 +1,7 @@
 """The public function: the rule that picks a step, and arrays of other libraries."""
 
 import ctypes
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -9,10 +10,17 @@ from numba import cuda
 
 import gemm_lessons
 from gemm_lessons import device, interchange
-from gemm_lessons.compare import tolerance
+from gemm_lessons.compare import (
+    NUM_GUARD_ROWS,
+    WGMMA_E4M3_BITS,
+    check_output,
+    poisoned,
+    tolerance,
+)
 from gemm_lessons.grouped_gemm import choose_step, prepare
 from gemm_lessons.launch import to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError
+from gemm_lessons.quantize import quantize_inputs
 from gemm_lessons.reference import grouped_gemm_rows
 
 ON_GPU = device.choose().is_gpu
@@ -51,6 +59,64 @@ def test_right_in_every_dtype(dtype):
     assert_right(problem, inputs, on_host(out))
 
 
+def scaled_inputs_of(problem, *, whole_rows=False):
+    return quantize_inputs(replace(problem, dtype="float32").inputs(3), whole_rows=whole_rows)
+
+
+def on_device(quantized):
+    return to_device(quantized.values), to_device(quantized.scales)
+
+
+def assert_scaled_right(problem, inputs, got):
+    guards = poisoned(NUM_GUARD_ROWS, problem.N, DTYPES["bfloat16"])
+    check_output(
+        np.concatenate([guards, got, guards]), problem, inputs, accumulator_bits=WGMMA_E4M3_BITS
+    ).raise_if_wrong("grouped_gemm")
+
+
+@pytest.mark.parametrize(
+    ("counts", "K", "whole_rows", "step"),
+    [
+        ((5, 0, 60), 144, False, "hopper_fp8"),
+        (COUNTS, 144, True, "hopper_fp8"),
+        (COUNTS, 144, False, "decode"),
+        (COUNTS, 136, False, "tiled_fp8"),
+        (COUNTS, 136, True, "tiled_fp8"),
+    ],
+)
+def test_fp8_with_scales(counts, K, whole_rows, step):
+    problem = GroupedProblem(counts, N, K, "float8_e4m3fn")
+    inputs = scaled_inputs_of(problem, whole_rows=whole_rows)
+    (x, x_scales), (w, w_scales) = map(on_device, inputs)
+    call = prepare(x, w, to_device(problem.offsets), scales=(x_scales, w_scales))
+    if device.choose().compute_capability[0] == 9:
+        assert call.choice.step == step
+    assert_scaled_right(problem, inputs, on_host(call()))
+
+
+def test_fp8_takes_bits_and_scales_of_whole_rows_without_their_last_axis():
+    problem = GroupedProblem(COUNTS, N, 48, "float8_e4m3fn")
+    inputs = scaled_inputs_of(problem, whole_rows=True)
+    x, w = (to_device(quantized.values) for quantized in inputs)
+    flat = to_device(inputs.x.scales[:, 0].copy()), to_device(inputs.w.scales[:, :, 0].copy())
+    bits = x.view(np.uint8), w.view(np.uint8)
+    out = to_device(np.zeros((problem.total_tokens, N), DTYPES["bfloat16"]))
+    got = gemm_lessons.grouped_gemm(*bits, problem.offsets, out, scales=flat, out_dtype="bfloat16")
+    assert got is out
+    assert_scaled_right(problem, inputs, on_host(got))
+
+
+def test_fp8_refuses_with_one_sentence():
+    problem = GroupedProblem(COUNTS, N, 144, "float8_e4m3fn")
+    (x, x_scales), (w, w_scales) = map(on_device, scaled_inputs_of(problem))
+    with pytest.raises(ProblemError, match=r"need scales=\(x_scales, w_scales\)"):
+        gemm_lessons.grouped_gemm(x, w, problem.offsets)
+    with pytest.raises(ProblemError, match=r"\(25, 2\) and \(3, 1, 2\) by blocks, or \(25, 1\) and"):
+        gemm_lessons.grouped_gemm(x, w, problem.offsets, scales=(x_scales, x_scales))
+    with pytest.raises(ProblemError, match="outputs of these inputs are bfloat16, not float32"):
+        gemm_lessons.grouped_gemm(x, w, problem.offsets, scales=(x_scales, w_scales), out_dtype="float32")
+
+
 @pytest.mark.skipif(ON_GPU, reason="NumPy arrays stand for device arrays in the simulator only")
 def test_numpy_arrays_in_the_simulator():
     problem, inputs = inputs_of("bfloat16")
@@ -68,6 +134,9 @@ def test_numpy_arrays_in_the_simulator():
         ("bfloat16", 62, 64, (9, 0), "tensor_core", "N and K in multiples of 8, and they are 62 and 64"),
         ("float16", 64, 64, (7, 5), "tensor_core", "wgmma is used for bfloat16 only"),
         ("float32", 63, 65, (7, 5), "tiled", "losing digits"),
+        ("float8_e4m3fn", 64, 64, (9, 0), "hopper_fp8", "TMA and wgmma"),
+        ("float8_e4m3fn", 64, 64, (12, 0), "tiled_fp8", "and this is 12.0"),
+        ("float8_e4m3fn", 64, 72, (9, 0), "tiled_fp8", "K of 16, and they are 64 and 72"),
     ],
 )
 def test_the_rule_says_why(dtype, N, K, capability, step, reason):
@@ -78,7 +147,7 @@ def test_the_rule_says_why(dtype, N, K, capability, step, reason):
 
 @pytest.mark.parametrize(
     ("dtype", "capability", "message"),
-    [("bfloat16", (7, 5), "use float16"), ("float8_e4m3fn", (9, 0), "no step computes in float8_e4m3fn yet")],
+    [("bfloat16", (7, 5), "use float16"), ("int32", (9, 0), "no step computes in int32: use float32")],
 )
 def test_what_no_step_can_do_is_refused(dtype, capability, message):
     with pytest.raises(ProblemError, match=message):
@@ -138,8 +207,8 @@ def test_no_tokens_are_no_launch():
         ({"offsets": [0, 5, 5, 24]}, "must end at the number of tokens, 25"),
         ({"offsets": [0, 5, 25]}, r"must be int32 \[4\]"),
         ({"offsets": [0.0, 5, 5, 25]}, "offsets must be integers"),
-        ({"scales": 1}, "no step computes in 8 bits yet"),
-        ({"out_dtype": "float32"}, "outputs have the inputs' dtype, bfloat16, not float32"),
+        ({"scales": (1, 2)}, "scales belong to float8_e4m3fn inputs, and x is bfloat16"),
+        ({"out_dtype": "float32"}, "outputs of these inputs are bfloat16, not float32"),
     ],
     ids=lambda value: "",
 )
