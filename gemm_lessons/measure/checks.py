@@ -54,12 +54,14 @@ def ragged_problems(*, on_gpu: bool, small: bool = False) -> list[GroupedProblem
 
 def suited(name: str, problem: GroupedProblem) -> GroupedProblem:
     """The same case for a step of another dtype; for tensor cores, with rows of a multiple of 16 bytes."""
-    if name in FP8_STEPS:
+    if name == "tiled_fp8":
         return replace(problem, dtype="float8_e4m3fn")
-    if name not in TENSOR_STEPS:
+    if name not in TENSOR_STEPS | FP8_STEPS:
         return problem
-    N, K = (ceil_div(extent, 8) * 8 for extent in (problem.N, problem.K))
-    return replace(problem, N=N, K=K, dtype="bfloat16")
+    N = ceil_div(problem.N, 8) * 8
+    if name in FP8_STEPS:
+        return replace(problem, N=N, K=ceil_div(problem.K, 16) * 16, dtype="float8_e4m3fn")
+    return replace(problem, N=N, K=ceil_div(problem.K, 8) * 8, dtype="bfloat16")
 
 
 def check_step(step: Any, problem: GroupedProblem) -> Outcome:
