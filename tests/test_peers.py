@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from gemm_lessons.compare import NUM_GUARD_ROWS, WGMMA_E4M3_BITS, check_output, poisoned
 from gemm_lessons.measure import peers
-from gemm_lessons.problem import GroupedProblem
+from gemm_lessons.problem import DTYPES, GroupedProblem
+from gemm_lessons.quantize import dequantize, draw_inputs
 from gemm_lessons.reference import grouped_gemm
 
 PROBLEM = GroupedProblem((3, 0, 2), 4, 8)
@@ -103,3 +105,31 @@ def test_what_cannot_be_captured_is_called_and_says_so(fake):
     run = peers.torch_run(PROBLEM, torch.product(inputs))
     assert run.judge(GPU, inputs).ok
     assert run.note == "without a CUDA graph: operation not permitted when stream is capturing"
+
+
+def test_fp8_peers_get_the_same_numbers_with_scales_of_whole_rows():
+    problem = GroupedProblem((3, 0, 2), 8, 272, "float8_e4m3fn")
+    inputs = draw_inputs(problem)
+    rows = peers.scaled_by_rows(inputs)
+    assert (rows.x.scales.shape, rows.w.scales.shape) == ((5, 1), (3, 8, 1))
+    for ours, theirs in zip(inputs, rows, strict=True):
+        one, other = dequantize(ours), dequantize(theirs)
+        assert np.abs(one - other).max() <= np.abs(one).max() / 16, (
+            "half a unit of three bits, rounded once more"
+        )
+    y = grouped_gemm(dequantize(rows.x), dequantize(rows.w), problem.offsets).astype(DTYPES["bfloat16"])
+    guards = poisoned(NUM_GUARD_ROWS, problem.N, y.dtype)
+    guarded = np.concatenate([guards, y, guards])
+    assert check_output(guarded, problem, rows).ok
+    assert not check_output(guarded, problem, inputs).ok, "the two recipes differ, and so do their products"
+
+
+def test_sums_that_never_leave_the_tensor_core_are_allowed_more():
+    assert [peers.bits_of_long_sums(K) for K in (64, 128, 512, 2048, 7168)] == [14, 14, 13, 12, 11]
+    assert peers.bits_of_long_sums(128) == WGMMA_E4M3_BITS
+
+
+def test_torchs_fp8_product_is_a_peer():
+    problem = GroupedProblem((3,), 16, 16, "float8_e4m3fn")
+    names = [peer.name for peer in peers.PEERS if problem.dtype in peer.dtypes]
+    assert names == ["torch._scaled_grouped_mm", "torch._scaled_grouped_mm, fast accumulation"]

@@ -10,15 +10,24 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from math import ceil, log2
 from typing import Any
 
 import numpy as np
 
-from gemm_lessons.compare import NUM_GUARD_ROWS, output_dtype, poisoned
+from gemm_lessons.compare import (
+    NUM_GUARD_ROWS,
+    WGMMA_E4M3_BITS,
+    Comparison,
+    check_output,
+    output_dtype,
+    poisoned,
+)
 from gemm_lessons.launch import Graph, LaunchError, Prepared, Work, guarded_output, launch_parts, to_device
 from gemm_lessons.measure.runs import Run
 from gemm_lessons.measure.timing import Call
 from gemm_lessons.problem import GroupedProblem, Inputs, pad
+from gemm_lessons.quantize import BLOCK, QuantizedInputs, dequantize, quantize_inputs
 
 Array = np.ndarray[Any, Any]
 
@@ -31,13 +40,14 @@ class Peer:
         name: for the table.
         dtypes: that it takes.
         why_not: returns the reason why it cannot run on this machine, or nothing.
-        prepare: puts a problem's inputs on the device; may raise whatever the library raises.
+        prepare: puts a problem's inputs, with scales for FP8, on the device; may raise whatever the library
+            raises.
     """
 
     name: str
     dtypes: tuple[str, ...]
     why_not: Callable[[], str]
-    prepare: Callable[[GroupedProblem, Inputs], Run]
+    prepare: Callable[[GroupedProblem, Any], Run]
 
     def reason_not_to_run(self, problem: GroupedProblem) -> str:
         """Why this peer cannot run this problem; empty if it can."""
@@ -68,6 +78,8 @@ def _tensor(array: Array) -> Any:
 
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.view(np.int16)).cuda().view(torch.bfloat16)
+    if array.dtype.name == "float8_e4m3fn":
+        return torch.from_numpy(array.view(np.uint8)).cuda().view(torch.float8_e4m3fn)
     return torch.from_numpy(array).cuda()
 
 
@@ -174,6 +186,42 @@ def _grouped_mm(problem: GroupedProblem, inputs: Inputs) -> Run:
     return torch_run(problem, lambda: torch._grouped_mm(x, w, offs=ends))
 
 
+def scaled_by_rows(inputs: QuantizedInputs) -> QuantizedInputs:
+    """The numbers that FP8 inputs stand for, with one scale for each row of x and of w."""
+    x, w = (dequantize(quantized).astype(np.float32) for quantized in inputs)
+    return quantize_inputs(Inputs(x, w), whole_rows=True)
+
+
+def bits_of_long_sums(K: int) -> int:
+    """`accumulator_bits` of sums that stay in the tensor core over all of K, a walk sqrt(K / 128) longer."""
+    return WGMMA_E4M3_BITS - ceil(log2(max(K / BLOCK, 1)) / 2)
+
+
+def _scaled_grouped_mm(problem: GroupedProblem, inputs: QuantizedInputs, *, fast: bool) -> Run:
+    """The FP8 product of torch, which has scales for whole rows on this generation of GPUs.
+
+    fast: sums stay in the tensor core; otherwise torch moves them to float32 now and then, as we do.
+    """
+    import torch
+
+    rows = scaled_by_rows(inputs)
+    x, w = _tensor(rows.x.values), _tensor(rows.w.values).transpose(1, 2)
+    x_scales, w_scales = _tensor(rows.x.scales[:, 0].copy()), _tensor(rows.w.scales[:, :, 0].copy())
+    ends = torch.from_numpy(problem.offsets[1:].copy()).cuda()
+    options = {"offs": ends, "out_dtype": torch.bfloat16, "use_fast_accum": fast}
+    run = torch_run(problem, lambda: torch._scaled_grouped_mm(x, w, x_scales, w_scales, **options))
+    bits = bits_of_long_sums(problem.K) if fast else WGMMA_E4M3_BITS
+    run.note = f"scales of whole rows. {run.note}".strip()
+
+    def compare(given: Inputs | QuantizedInputs) -> Comparison:
+        if not isinstance(given, QuantizedInputs):
+            raise TypeError("FP8 inputs have scales")
+        return check_output(run.result(), problem, scaled_by_rows(given), accumulator_bits=bits)
+
+    run.compare = compare
+    return run
+
+
 # cudaDataType_t, cublasComputeType_t and cublasOperation_t, from CUDA's library_types.h and cublas_api.h.
 _CUBLAS_TYPES = {"float32": 0, "float16": 2, "bfloat16": 14}
 _COMPUTE_32F = 68
@@ -272,5 +320,17 @@ PEERS: tuple[Peer, ...] = (
     Peer("torch.bmm padded", ("float32", "float16", "bfloat16"), why_no_torch, _padded_bmm),
     Peer("torch.mm per expert", ("float32", "float16", "bfloat16"), why_no_torch, _expert_loop),
     Peer("torch._grouped_mm", ("bfloat16",), why_no_torch, _grouped_mm),
+    Peer(
+        "torch._scaled_grouped_mm",
+        ("float8_e4m3fn",),
+        why_no_torch,
+        partial(_scaled_grouped_mm, fast=False),
+    ),
+    Peer(
+        "torch._scaled_grouped_mm, fast accumulation",
+        ("float8_e4m3fn",),
+        why_no_torch,
+        partial(_scaled_grouped_mm, fast=True),
+    ),
     Peer("cuBLAS grouped", tuple(_CUBLAS_TYPES), _why_no_cublas, _cublas_grouped),
 )
