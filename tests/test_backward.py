@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gemm_lessons.compare import tolerance
-from gemm_lessons.moe import training
+from gemm_lessons.moe import dense, training
 from gemm_lessons.moe.backward import (
     ORACLE,
     Weights,
@@ -14,10 +14,13 @@ from gemm_lessons.moe.backward import (
     combine_backward,
     forward,
     router_backward,
+    softmax_backward,
     sum_rows,
     swiglu_backward,
 )
 from gemm_lessons.moe.backward_kernels import KERNELS
+from gemm_lessons.moe.balance import switch_loss_gradient
+from gemm_lessons.moe.router import TopK
 from gemm_lessons.problem import ProblemError
 
 UNIT = 2.0**-24  # of float32: half the distance from 1 to the next number
@@ -74,6 +77,21 @@ def test_forward_is_the_layer_written_out(top_k, renormalise):
     assert saved.offsets[-1] == TOKENS * top_k
     assert sorted(saved.row_of.reshape(-1)) == list(range(TOKENS * top_k))
     assert (saved.token_of[saved.row_of] == np.arange(TOKENS)[:, np.newaxis]).all()
+
+
+@modes
+def test_forward_is_the_dense_layer_behind_the_router(top_k, renormalise):
+    weights, x, _ = random_layer(9)
+    logits = (x @ weights.router.T).astype(np.float32)  # what a router takes
+    y, saved = forward(weights, x, top_k, renormalise=renormalise)
+    routing = TopK(top_k, renormalise=renormalise).route(logits)
+    np.testing.assert_array_equal(saved.experts, routing.experts)
+    gate, up = np.split(weights.gate_up, 2, axis=1)
+    gates = dense.gates_of(routing.experts, routing.weights, EXPERTS)
+    want = dense.layer(x, dense.Weights(gate, up, weights.down), gates)
+    np.testing.assert_allclose(y, want, rtol=1e-5, atol=1e-5)
+    pull = softmax_backward(saved.probabilities, training.balance_gradient(saved, 1.0))
+    np.testing.assert_allclose(pull, switch_loss_gradient(logits, routing), rtol=1e-5, atol=1e-7)
 
 
 @modes

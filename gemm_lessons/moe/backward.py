@@ -120,7 +120,14 @@ def wgrad(dy: Array, x: Array, offsets: Array) -> Array:
 def swiglu(gate_up: Array) -> Array:
     """silu(gate) * up with silu(v) = v / (1 + exp(-v)): gate_up [R, 2 F]; returns [R, F]."""
     gate, up = np.split(gate_up, 2, axis=1)
-    return gate / (1 + np.exp(-gate)) * up
+    return gate * sigmoid(gate) * up
+
+
+def sigmoid(values: Array) -> Array:
+    """1 / (1 + exp(-values))."""
+    with np.errstate(over="ignore"):  # exp overflows to infinity where the result is 0
+        result: Array = 1 / (1 + np.exp(-values))
+    return result
 
 
 def swiglu_backward(gate_up: Array, d_hidden: Array) -> Array:
@@ -129,7 +136,7 @@ def swiglu_backward(gate_up: Array, d_hidden: Array) -> Array:
     With s = 1 / (1 + exp(-gate)), silu is gate * s and its derivative s * (1 + gate * (1 - s)).
     """
     gate, up = np.split(gate_up, 2, axis=1)
-    s = 1 / (1 + np.exp(-gate))
+    s = sigmoid(gate)
     return np.concatenate([d_hidden * up * s * (1 + gate * (1 - s)), d_hidden * gate * s], axis=1)
 
 
