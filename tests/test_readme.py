@@ -91,9 +91,9 @@ def test_links_lead_somewhere():
 
 
 def test_the_ladder_in_the_text_is_the_ladder():
-    from gemm_lessons.steps import NAMES, TENSOR_NAMES
+    from gemm_lessons.steps import FP8_STEPS, STEPS, TENSOR_STEPS
 
-    assert tuple(re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE)) == NAMES + TENSOR_NAMES
+    assert re.findall(r"^\| \[`(\w+)`\]", README, re.MULTILINE) == [*(STEPS | TENSOR_STEPS | FP8_STEPS)]
 
 
 def test_every_make_target_that_is_named_exists():
