@@ -36,6 +36,15 @@ def problem_of(counts, N=38, K=80, dtype="bfloat16"):
     return GroupedProblem(tuple(counts), N, K, dtype)
 
 
+def prepared_of(problem, inputs):
+    """The step as it prepares itself; on a GPU with one of two tiles, as each takes seconds to compile."""
+    config = None
+    if ON_GPU:
+        average = problem_of((64 if problem.max_tokens > 6 else 4,), dtype=problem.dtype)
+        config = decode.choose_config(average, DEVICE.shared_bytes_per_block)
+    return decode.prepare(problem, config, inputs)
+
+
 def run(prepared):
     """y of one launch, as bits."""
     prepared.poison()
@@ -64,7 +73,7 @@ def stretched(problem, seed):
 def test_right_on_ragged_case(name):
     problem = problem_of(CASES[name], dtype=DTYPES[len(name) % len(DTYPES)])
     inputs = draw_inputs(problem, 7)
-    prepared = decode.prepare(problem, inputs=inputs)
+    prepared = prepared_of(problem, inputs)
     for attempt in ("first launch", "second launch"):
         prepared.check(inputs).raise_if_wrong(f"{name} in {problem.dtype}, {attempt}")
     if prepared.parts:
@@ -76,7 +85,7 @@ def test_right_on_ragged_case(name):
 def test_any_size_that_16_bytes_and_pairs_divide(N, K, dtype):
     problem = problem_of((3, 9), N, K, dtype)
     inputs = draw_inputs(problem, 1)
-    decode.prepare(problem, inputs=inputs).check(inputs).raise_if_wrong(f"N={N} K={K} {dtype}")
+    prepared_of(problem, inputs).check(inputs).raise_if_wrong(f"N={N} K={K} {dtype}")
 
 
 @pytest.mark.parametrize("K", [144, pytest.param(528, marks=pytest.mark.slow)])
@@ -86,7 +95,7 @@ def test_scales_that_vary_over_twelve_binades(K):
     problem = problem_of((3, 0, 10), 132, K, FP8)
     inputs = stretched(problem, K)
     assert inputs.w.scales.shape[1:] == (2, -(-K // 128))
-    decode.prepare(problem, inputs=inputs).check(inputs).raise_if_wrong(f"K={K}")
+    prepared_of(problem, inputs).check(inputs).raise_if_wrong(f"K={K}")
 
 
 OTHER = [
@@ -123,10 +132,7 @@ QUICK_SEEDS, SLOW_SEEDS = range(4), range(4, 40)
 def check_seed(seed):
     problem = random_problem(seed)
     inputs = stretched(problem, seed) if problem.dtype == FP8 else problem.inputs(seed)
-    # why two configurations only on a GPU: each takes seconds to compile
-    wide = problem_of((64 if problem.max_tokens > 6 else 4,), dtype=problem.dtype)
-    config = decode.choose_config(wide, DEVICE.shared_bytes_per_block) if ON_GPU else None
-    decode.prepare(problem, config, inputs).check(inputs).raise_if_wrong(f"seed {seed}, {problem}")
+    prepared_of(problem, inputs).check(inputs).raise_if_wrong(f"seed {seed}, {problem}")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +163,7 @@ def test_what_is_not_a_number_stays_with_its_expert(dtype):
             if dtype == FP8
             else Inputs(*(a.astype(problem_dtype(dtype)) for a in given))
         )
-        prepared = decode.prepare(problem, inputs=made)
+        prepared = prepared_of(problem, made)
         results.append(run(prepared).view(prepared.output.dtype).astype(np.float32))
     others = np.ones(problem.total_tokens, bool)
     others[sick] = False
@@ -176,14 +182,14 @@ def test_zeros_give_zeros(dtype):
     made = (
         quantize_inputs(zeros) if dtype == FP8 else Inputs(*(a.astype(problem_dtype(dtype)) for a in zeros))
     )
-    assert not run(decode.prepare(problem, inputs=made)).any()
+    assert not run(prepared_of(problem, made)).any()
 
 
 def test_a_replayed_graph_takes_new_counts():
     counts = (7, 0, 5, BM + 2)
     problem = problem_of(counts)
     inputs = problem.inputs(5)
-    prepared = decode.prepare(problem, inputs=inputs)
+    prepared = prepared_of(problem, inputs)
     replay = Graph(prepared)
     offsets = prepared.parts["gemm"].arguments[4]
     total = problem.total_tokens
@@ -198,7 +204,7 @@ def test_a_replayed_graph_takes_new_counts():
 def test_wild_counts_on_the_device_stay_inside_the_output():
     problem = problem_of((9, 4))
     inputs = problem.inputs(6)
-    prepared = decode.prepare(problem, inputs=inputs)
+    prepared = prepared_of(problem, inputs)
     prepared.parts["gemm"].arguments[4].copy_to_device(np.array([-5, 1_000_000, 7], np.int32))
     prepared.poison()
     decode.launch(prepared)
@@ -210,7 +216,7 @@ def test_wild_counts_on_the_device_stay_inside_the_output():
 def test_the_same_bits_every_time(dtype):
     K = 4096 if ON_GPU else 320
     problem = problem_of((5, 0, 2), 130 if ON_GPU else 10, K, dtype)  # so few tiles that K is cut
-    prepared = decode.prepare(problem, inputs=draw_inputs(problem, 8))
+    prepared = prepared_of(problem, draw_inputs(problem, 8))
     assert prepared.parts["gemm"].num_blocks > prepared.work.tiles
     first = run(prepared)
     if ON_GPU:
@@ -284,7 +290,7 @@ def test_refuses_scales_for_whole_rows():
     inputs = quantize_inputs(replace(problem, dtype="float32").inputs(), whole_rows=True)
     assert isinstance(inputs, QuantizedInputs)
     with pytest.raises(ProblemError, match="not for whole rows"):
-        decode.prepare(problem, inputs=inputs)
+        prepared_of(problem, inputs)
 
 
 @pytest.mark.parametrize(
