@@ -167,11 +167,26 @@ def test_fp8_with_dropped_tokens(choices):
     device.choose().compute_capability < (8, 9),
     reason="NOT RUN: decode takes FP8 from compute capability 8.9 on",
 )
-@pytest.mark.parametrize("activation", ["quantize", pytest.param("kernel", marks=pytest.mark.slow)])
-def test_fp8_with_counts_on_the_device(activation):
-    check(
-        problem_of((9, 32, 48, 3), dtype="float8_e4m3fn"), Config("decode", activation=activation), launches=1
-    )
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config("decode", activation="quantize"),
+        pytest.param(Config("hopper_fp8", activation="quantize"), marks=needs_hopper),
+        pytest.param(Config("decode"), marks=pytest.mark.slow),
+        pytest.param(Config("hopper_fp8"), marks=[needs_hopper, pytest.mark.slow]),
+    ],
+    ids=str,
+)
+def test_fp8_with_counts_on_the_device(config):
+    size = (300, 272, 144, 8) if ON_GPU else (9, 32, 48, 3)
+    problem = problem_of(size, dtype="float8_e4m3fn")
+    inputs = problem.inputs(21)
+    prepared = layer.prepare(problem, config, inputs)
+    prepared.check(inputs).raise_if_wrong("first launch")
+    if ON_GPU:
+        replay, x = Graph(prepared), problem.inputs(22).x
+        prepared.x.view(np.uint16).copy_to_device(x.view(np.uint16))
+        prepared.check(inputs._replace(x=x), launch=lambda _: replay()).raise_if_wrong("other tokens")
 
 
 # --- adversarial routings ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ with other tokens.  The others need them on the host, for a tile list or for the
 | tensor_core  | host: one block for each tile of the list           | no              |
 | hopper       | device: a warp of each block finds the tiles        | yes             |
 | decode       | device: every block finds its share of the weights  | yes             |
+| hopper_fp8   | device: a warp of each block finds the tiles        | yes             |
 | tiled_fp8    | host: one block for each tile of the list           | no              |
 
 `routed` is `moe.routed`: the float32 product that can also fetch its rows where their tokens lie.
@@ -35,7 +36,7 @@ from gemm_lessons.moe import routed
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.quantize import Quantized, QuantizedInputs
 from gemm_lessons.schedule import ceil_div
-from gemm_lessons.steps import concatenated, decode, hopper, masked, padded, steps_for, tiled
+from gemm_lessons.steps import concatenated, decode, hopper, hopper_fp8, masked, padded, steps_for, tiled
 
 device.choose()
 
@@ -49,6 +50,7 @@ ON_DEVICE = (
     "routed",
     "hopper",
     "decode",
+    "hopper_fp8",
 )  # read the counts there, launch by launch
 
 
@@ -184,6 +186,12 @@ def bind_quantized(
     """`bind` in FP8: x in blocks of 1 x 128, w in blocks of 128 x 128, y bfloat16; all on the device."""
     if step == "decode":
         return _decode(shape, x.values, w.values, offsets, y, (x.scales, w.scales))
+    if step == "hopper_fp8":
+        on_gpu = device.choose().is_gpu
+        config = hopper_fp8.choose_config(shape.problem) if on_gpu else hopper_fp8.SIM_CONFIG
+        config.validate(shape.problem)
+        gemm = hopper_fp8.bind(shape.problem, config, x, w, offsets, y)
+        return (gemm,) if gemm else ()
 
     def inputs_of(total: int) -> QuantizedInputs:
         return QuantizedInputs(x._replace(values=x.values[:total], scales=x.scales[:total]), w)

@@ -236,6 +236,8 @@ def choose_config(problem: LayerProblem) -> Config:
     compute_capability = device.choose().compute_capability
     if problem.dtype == FP8:
         step = "decode" if compute_capability >= (8, 9) else "tiled_fp8"
+        if compute_capability[0] == 9 and problem.width % 16 == 0 and problem.hidden % 16 == 0:
+            step = "hopper_fp8"
         return Config(step, activation="quantize")
     if compute_capability[0] == 9 and problem.width % 8 == 0 and problem.hidden % 8 == 0:
         return Config("hopper", activation="epilogue")
