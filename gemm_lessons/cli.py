@@ -207,7 +207,7 @@ def bench(
 
 @app.command()
 def layer(
-    dtype: Annotated[str, typer.Option(help="bfloat16 or float32.")] = "bfloat16",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float8_e4m3fn or float32.")] = "bfloat16",
     tokens: Annotated[int, typer.Option(help="Tokens.")] = 8192,
     experts: Annotated[int, typer.Option(help="Experts.")] = 8,
     width: Annotated[int, typer.Option(help="Width of the model.")] = 2048,

@@ -14,6 +14,7 @@ from gemm_lessons.plots import PAGE, PALETTE, Style
 COLOURS = {
     "router": PALETTE[1],
     "permute": PALETTE[6],
+    "quantize": "#BBBBBB",
     "gather": PALETTE[3],
     "counts": PALETTE[7],
     "gate_up": PALETTE[0],

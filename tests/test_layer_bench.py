@@ -96,7 +96,7 @@ def test_tables_and_picture_of_a_record(bench):
 def test_the_stages_that_are_counted_are_those_that_run():
     for dtype, variants in program.VARIANTS.items():
         for name, config in variants.items():
-            problem = program.problem_of(6, 16, 8, 4, 2, dtype)
+            problem = program.problem_of(6, 16, 16, 4, 2, dtype)
             ran = set(layer.prepare(problem, config, problem.inputs()).parts) - {"counts"}
             assert ran == set(program.counted(problem, config)), name
     assert set(MOVING) - {"counts"} <= set(STAGES)
@@ -109,6 +109,14 @@ def test_counted_work():
     fused = program.counted(program.problem_of(), Config("hopper", activation="epilogue"))
     saved = works["gate_up"].num_bytes + works["swiglu"].num_bytes - fused["gate_up"].num_bytes
     assert saved == 4 * 16384 * 2048 * 2, "gate and up are neither written nor read, hidden is written once"
+    eight = program.counted(program.problem_of(dtype="float8_e4m3fn"), Config("hopper_fp8"))
+    at_once = program.counted(
+        program.problem_of(dtype="float8_e4m3fn"), Config("hopper_fp8", activation="quantize")
+    )
+    assert eight["swiglu"].num_bytes - at_once["swiglu"].num_bytes == 2 * 16384 * 2048 * 2, (
+        "hidden in 16 bits"
+    )
+    assert eight["gather"].num_bytes == works["gather"].num_bytes * (1 + 4 / 128) / 2
     assert tables.counted_layer("layer", works).rows[3][1] == "275"
     figure = layer_pictures.counted(works, "counted")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["multiply-adds", "bytes"]
@@ -153,7 +161,7 @@ def test_the_command_shows_what_was_recorded(command, bench, tmp_path, monkeypat
 def test_the_command_refuses_an_unknown_dtype(command):
     code, _, err = command("--dtype", "float16")
     assert code == 2
-    assert "no layer computes in float16: use one of bfloat16, float32" in err
+    assert "no layer computes in float16: use one of bfloat16, float8_e4m3fn, float32" in err
 
 
 def test_the_size_that_is_judged():

@@ -24,7 +24,8 @@ from gemm_lessons.measure.timing import CudaGpu, Gpu, Rules, Timing, summarize, 
 from gemm_lessons.moe import layer
 from gemm_lessons.moe.layer import Config, LayerInputs, LayerProblem, PreparedLayer
 from gemm_lessons.moe.router import TopK
-from gemm_lessons.problem import DTYPES, ProblemError
+from gemm_lessons.problem import ProblemError
+from gemm_lessons.quantize import BLOCK
 
 NAME = "layer"
 
@@ -35,6 +36,10 @@ VARIANTS: dict[str, dict[str, Config]] = {
         "hopper, SwiGLU in the epilogue, router and gather fused": Config("hopper", "router", "epilogue"),
         "hopper, weighed before down": Config("hopper", weighting="activation"),
         "tensor_core": Config("tensor_core"),
+    },
+    "float8_e4m3fn": {
+        "hopper_fp8, hidden quantised at once": Config("hopper_fp8", activation="quantize"),
+        "hopper_fp8": Config("hopper_fp8"),
     },
     "float32": {
         "routed, gather in the load": Config("routed", gather="load"),
@@ -60,27 +65,36 @@ def problem_of(
 def counted(problem: LayerProblem, config: Config) -> dict[str, StageWork]:
     """The work of every stage with all slots taken, counted."""
     T, k, D, F, E = problem.num_tokens, problem.num_slots, problem.width, problem.hidden, problem.num_experts
-    item, rows = DTYPES[problem.dtype].itemsize, problem.num_tokens * problem.num_slots
-    tokens = T * D * item
-    fused, in_load = config.activation == "epilogue", config.gather == "load"
-    found = {
-        "router": StageWork(2 * T * D * E, tokens + 4 * (E * D + 2 * T * E + 2 * T * k)),
-        "permute": StageWork(0, 4 * 4 * T * k),
-        "gather": StageWork(0, tokens + rows * D * item),
-        "gate_up": StageWork(
-            4 * rows * D * F,
-            (tokens if in_load else rows * D * item)
-            + (2 * E * D * F + rows * F * (1 if fused else 2)) * item,
-        ),
-        "swiglu": StageWork(0, 3 * rows * F * item),
-        "down": StageWork(2 * rows * D * F, (rows * F + E * D * F + rows * D) * item),
-        "scatter": StageWork(0, rows * D * item + tokens * (2 if problem.residual else 1)),
-    }
-    if config.gather == "router":  # one launch: its moves are the gather's, its reading of x included
-        found["router"] = StageWork(found["router"].flops, found["gather"].num_bytes + 4 * 4 * T * k)
-    absent = {"kernel": set(), "router": {"permute", "gather"}, "load": {"gather"}}[config.gather]
-    absent |= {"swiglu"} if fused else set()
-    return {name: work for name, work in found.items() if name not in absent}
+    rows, stored = T * k, problem.stored.itemsize
+    fp8, in_epilogue = problem.dtype == layer.FP8, config.activation == "epilogue"
+    operand = (
+        1 + 4 / BLOCK if fp8 else stored
+    )  # bytes of a value that is multiplied, with its share of a scale
+    weight = 1 if fp8 else stored
+    logits, slots = 4 * T * E, 4 * T * k
+    router = StageWork(2 * T * D * E, T * D * stored + 4 * E * D + 2 * logits + 2 * slots)
+    permute, gather = StageWork(0, 4 * slots), StageWork(0, int((T + rows) * D * operand))
+    found = {"router": router, "permute": permute}
+    if fp8:
+        found["quantize"] = StageWork(0, int(T * D * (stored + operand)))
+    found["gather"] = gather
+    if config.gather == "router":  # one launch: what the gather reads and writes, and no more of the tokens
+        found = {"router": StageWork(router.flops, gather.num_bytes + permute.num_bytes + 2 * slots)}
+    elif config.gather == "load":
+        del found["gather"]
+    read = (T if config.gather == "load" else rows) * D * operand
+    written = rows * F * stored * (1 if in_epilogue else 2)
+    found["gate_up"] = StageWork(4 * rows * D * F, int(read + 2 * E * D * F * weight + written))
+    if not in_epilogue:
+        passes = (
+            3 if not fp8 or config.activation == "kernel" else 2
+        )  # gate and up in; hidden out, in 16 bits
+        again = rows * F * (operand + (stored if config.activation == "kernel" else 0)) if fp8 else 0
+        found["swiglu"] = StageWork(0, int(passes * rows * F * stored + again))
+    down = rows * F * operand + E * D * F * weight + rows * D * stored
+    found["down"] = StageWork(2 * rows * D * F, int(down))
+    found["scatter"] = StageWork(0, (rows + T * (2 if problem.residual else 1)) * D * stored)
+    return found
 
 
 def time_stages(prepared: PreparedLayer, gpu: Gpu, rules: Rules) -> dict[str, Timing]:
