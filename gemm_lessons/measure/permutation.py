@@ -22,7 +22,7 @@ from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.results import FOLDER, now
 from gemm_lessons.measure.roofline import peaks
-from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
+from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, time_calls
 from gemm_lessons.moe import fused, permute, router_kernels
 from gemm_lessons.moe.router import TopK
 from gemm_lessons.problem import DTYPES
@@ -93,6 +93,12 @@ def measure(shape: Shape, gpu: CudaGpu, copy_bytes_per_s: float, rules: Rules) -
         "gather by row": by_row,
         "scatter": scatter,
     }
+    for name, part in parts.items():  # why one by one: an error then names its kernel
+        part(gpu.stream)
+        try:
+            gpu.wait()
+        except Exception as error:
+            raise TimingError(f"{name} failed on {shape}: {error}") from error
     chain = [name for name in parts if name not in ("gather by row", "scatter")]
     calls = parts | {
         "count, scan, place": _graph(order.parts),

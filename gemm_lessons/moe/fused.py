@@ -19,18 +19,18 @@ The results are the same, bit for bit, as those of `prepare_project`, `prepare_r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import Launch, num_resident_blocks, to_device
+from gemm_lessons.launch import Launch, num_resident_blocks
 from gemm_lessons.moe import permute, router_kernels
-from gemm_lessons.moe.permute import ALL_LANES, PreparedPermutation, prepare_permutation
-from gemm_lessons.moe.router import Router
-from gemm_lessons.moe.router_kernels import TOKENS, PreparedRouter, config_of, prepare_project
+from gemm_lessons.moe.permute import ALL_LANES, PreparedPermutation
+from gemm_lessons.moe.router import ExpertChoice, Router, Sinkhorn
+from gemm_lessons.moe.router_kernels import TOKENS, PreparedRouter, config_of
 from gemm_lessons.moe.routing import RoutingError
 from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.steps.persistent import leave
@@ -214,17 +214,16 @@ def prepare_fused(
         RoutingError: the router needs more than one barrier, or does not fit the experts.
         ProblemError: shapes or dtypes do not match.
     """
-    x, w = to_device(x), to_device(w)
-    _, logits = prepare_project(x, w)
-    routed = router_kernels.prepare_router(router, logits, bias)
-    if set(routed.parts) - {"choose"}:
+    x, w, logits = router_kernels.allocate_logits(x, w)
+    num_tokens, num_experts = logits.shape
+    if isinstance(router, ExpertChoice | Sinkhorn):
         raise RoutingError(f"{type(router).__name__} looks at all tokens before any is placed: run its parts")
-    (num_tokens, num_experts), num_slots = logits.shape, routed.experts.shape[1]
-    if capacity is None:
-        capacity = routed.capacity
+    routed = router_kernels.allocate_router(router, num_tokens, num_experts, bias)
+    num_slots = routed.experts.shape[1]
     threads = threads or (384 if device.choose().is_gpu else 32)
     place = permute.Config(num_experts, num_slots, threads=threads)
-    order = replace(prepare_permutation(routed.experts, num_experts, capacity, config=place), parts={})
+    limit = routed.capacity if capacity is None else capacity
+    order = permute.allocate_permutation(routed.experts, num_experts, limit, place)
     dtype, vector, num_units = permute.units_of(x, x, w)
     rows = permute.empty_rows((max(order.max_rows, 1), x.shape[1]), x.dtype)[: order.max_rows]
     if not num_tokens:
@@ -246,4 +245,5 @@ def prepare_fused(
     chunk = -(-num_tokens // resident)
     num_blocks = -(-num_tokens // chunk)
     launch = Launch(kernel, num_blocks, threads, arguments(chunk, num_blocks))
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
     return PreparedFused(logits, routed, order, rows, launch)

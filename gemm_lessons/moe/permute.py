@@ -23,7 +23,7 @@ with them how many slots were dropped and how many tokens had logits that were n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -604,6 +604,40 @@ class PreparedPermutation:
             raise RoutingError(describe_bad(num_bad, self.num_tokens, first))
 
 
+def allocate_permutation(
+    experts: Any, num_experts: int, capacity: int | None, config: Config, *, padded: bool = False
+) -> PreparedPermutation:
+    """The arrays of a permutation, without launches: for kernels that fill them in their own way.
+
+    Arguments and errors are those of `prepare_permutation`.
+    """
+    experts = to_device(experts)
+    if experts.ndim != 2 or experts.dtype != np.int32 or not experts.shape[1]:
+        raise RoutingError(f"experts must be int32 [T, k], got {experts.dtype} {tuple(experts.shape)}")
+    num_tokens, num_slots = experts.shape
+    if num_slots > num_experts:
+        raise RoutingError(f"a token has {num_slots} slots and there are {num_experts} experts")
+    most = _check_capacity(capacity, padded, num_experts)
+    if (config.num_experts, config.num_slots) != (num_experts, num_slots):
+        raise RoutingError(
+            f"the configuration {config} is not for {num_experts} experts and {num_slots} slots"
+        )
+    max_rows = num_experts * most if padded else min(num_tokens * num_slots, num_experts * most)
+    offsets = np.arange(num_experts + 1, dtype=np.int32) * np.int32(most if padded else 0)
+    return PreparedPermutation(
+        num_tokens,
+        config,
+        most,
+        padded,
+        tally=to_device(np.zeros(num_experts + 2, np.int32)),
+        offsets=to_device(offsets),
+        source=to_device(np.full(max_rows, -1, np.int32)),
+        destination=to_device(np.full((num_tokens, num_slots), -1, np.int32)),
+        parts={},
+        experts=experts,
+    )
+
+
 def prepare_permutation(
     experts: Any,
     num_experts: int,
@@ -625,49 +659,26 @@ def prepare_permutation(
         RoutingError: shapes, dtype or capacity make no sense.
     """
     experts = to_device(experts)
-    if experts.ndim != 2 or experts.dtype != np.int32 or not experts.shape[1]:
-        raise RoutingError(f"experts must be int32 [T, k], got {experts.dtype} {tuple(experts.shape)}")
-    num_tokens, num_slots = experts.shape
-    if num_slots > num_experts:
-        raise RoutingError(f"a token has {num_slots} slots and there are {num_experts} experts")
-    most = _check_capacity(capacity, padded, num_experts)
-    config = config or _default_config(num_experts, num_slots)
-    if (config.num_experts, config.num_slots) != (num_experts, num_slots):
-        raise RoutingError(
-            f"the configuration {config} is not for {num_experts} experts and {num_slots} slots"
-        )
-    total = num_tokens * num_slots
-    max_rows = num_experts * most if padded else min(total, num_experts * most)
-    rounds = max(1, -(-total // (config.threads * config.most_chunks)))
-    chunk, num_chunks = rounds * config.threads, -(-total // (rounds * config.threads))
-    chunk_counts = cuda.to_device(np.zeros((num_experts + 1, max(num_chunks, 1)), np.int32))
-    offsets = np.arange(num_experts + 1, dtype=np.int32) * np.int32(most if padded else 0)
-    tally, offsets = to_device(np.zeros(num_experts + 2, np.int32)), to_device(offsets)
-    source = to_device(np.full(max_rows, -1, np.int32))
-    destination = to_device(np.full((num_tokens, num_slots), -1, np.int32))
-    parts: dict[str, Part] = {}
-    if total:
-        flat, rows = experts.reshape(total), destination.reshape(total)
-        parts = {
-            "count": Launch(
-                make_count(config), num_chunks, config.threads, (flat, np.int32(chunk), chunk_counts, source)
-            ),
-            "scan": Launch(
-                make_scan(config),
-                1,
-                config.scan_threads,
-                (np.int32(most), np.int32(padded), chunk_counts, offsets, tally),
-            ),
-            "place": Launch(
-                make_place(config),
-                num_chunks,
-                config.threads,
-                (flat, np.int32(chunk), chunk_counts, offsets, np.int32(most), rows, source),
-            ),
-        }
-    return PreparedPermutation(
-        num_tokens, config, most, padded, tally, offsets, source, destination, parts, experts
-    )
+    config = config or _default_config(num_experts, experts.shape[1] if len(experts.shape) == 2 else 0)
+    order = allocate_permutation(experts, num_experts, capacity, config, padded=padded)
+    total, threads = order.num_tokens * config.num_slots, config.threads
+    if not total:
+        return order
+    rounds = max(1, -(-total // (threads * config.most_chunks)))
+    num_chunks, chunk = -(-total // (rounds * threads)), np.int32(rounds * threads)
+    chunk_counts = cuda.to_device(np.zeros((num_experts + 1, num_chunks), np.int32))
+    flat, most = order.experts.reshape(total), np.int32(order.capacity)
+    counting = (flat, chunk, chunk_counts, order.source)
+    scanning = (most, np.int32(padded), chunk_counts, order.offsets, order.tally)
+    rows = order.destination.reshape(total)
+    placing = (flat, chunk, chunk_counts, order.offsets, most, rows, order.source)
+    parts: dict[str, Part] = {
+        "count": Launch(make_count(config), num_chunks, threads, counting),
+        "scan": Launch(make_scan(config), 1, config.scan_threads, scanning),
+        "place": Launch(make_place(config), num_chunks, threads, placing),
+    }
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
+    return replace(order, parts=parts)
 
 
 def _default_config(num_experts: int, num_slots: int) -> Config:

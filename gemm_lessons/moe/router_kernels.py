@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -43,7 +43,7 @@ from gemm_lessons.moe.router import (
     TopP,
 )
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Routing, RoutingError
-from gemm_lessons.problem import DTYPES, LARGEST_EXTENT, ProblemError
+from gemm_lessons.problem import LARGEST_EXTENT, ProblemError
 from gemm_lessons.ptx.bits import as_word
 from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32
@@ -724,6 +724,29 @@ class PreparedRouter:
         return Routing(self.experts.copy_to_host(), self.weights.copy_to_host(), self.num_experts)
 
 
+def allocate_router(router: Router, num_tokens: int, num_experts: int, bias: Any = None) -> PreparedRouter:
+    """What a router writes, without launches: for kernels that fill it in their own way.
+
+    Arguments and errors are those of `prepare_router`.
+    """
+    router.validate(num_experts)
+    if bias is not None and not isinstance(router, DeepSeek):
+        raise RoutingError(f"{type(router).__name__} has no bias")
+    bias = to_device(np.zeros(num_experts, np.float32) if bias is None else bias)
+    if tuple(bias.shape) != (num_experts,) or bias.dtype != np.float32:
+        raise RoutingError(f"the bias must be float32 [{num_experts}], got {bias.dtype} {tuple(bias.shape)}")
+    shape = (num_tokens, router.num_slots(num_experts))
+    return PreparedRouter(
+        router,
+        num_experts,
+        experts=cuda.device_array(shape, np.int32),
+        weights=cuda.device_array(shape, np.float32),
+        bias=bias,
+        capacity=router.capacity(num_tokens, num_experts),
+        parts={},
+    )
+
+
 def prepare_router(router: Router, logits: Any, bias: Any = None) -> PreparedRouter:
     """Allocate what a router writes and prepare its launches.
 
@@ -739,26 +762,18 @@ def prepare_router(router: Router, logits: Any, bias: Any = None) -> PreparedRou
     if logits.ndim != 2 or logits.dtype != np.float32:
         raise RoutingError(f"logits must be float32 [T, E], got {logits.dtype} {tuple(logits.shape)}")
     num_tokens, num_experts = logits.shape
-    router.validate(num_experts)
-    if bias is not None and not isinstance(router, DeepSeek):
-        raise RoutingError(f"{type(router).__name__} has no bias")
-    bias = to_device(np.zeros(num_experts, np.float32) if bias is None else bias)
-    if tuple(bias.shape) != (num_experts,) or bias.dtype != np.float32:
-        raise RoutingError(f"the bias must be float32 [{num_experts}], got {bias.dtype} {tuple(bias.shape)}")
-    shape = (num_tokens, router.num_slots(num_experts))
-    experts, weights = cuda.device_array(shape, np.int32), cuda.device_array(shape, np.float32)
+    made = allocate_router(router, num_tokens, num_experts, bias)
     if not num_tokens:
-        parts: dict[str, Part] = {}
-    elif isinstance(router, ExpertChoice):
-        parts = _expert_choice(router, logits, experts, weights)
-    else:
-        parts = _balance(router, logits, bias) if isinstance(router, Sinkhorn) else {}
-        config = config_of(router, num_experts)
-        num_blocks = -(-num_tokens // config.tokens_per_block)
-        arguments = (logits, bias, experts, weights)
-        parts["choose"] = Launch(make_choose(config), num_blocks, config.threads, arguments)
-    capacity = router.capacity(num_tokens, num_experts)
-    return PreparedRouter(router, num_experts, experts, weights, bias, capacity, parts)
+        return made
+    if isinstance(router, ExpertChoice):
+        return replace(made, parts=_expert_choice(router, logits, made.experts, made.weights))
+    parts = _balance(router, logits, made.bias) if isinstance(router, Sinkhorn) else {}
+    config = config_of(router, num_experts)
+    num_blocks = -(-num_tokens // config.tokens_per_block)
+    arguments = (logits, made.bias, made.experts, made.weights)
+    parts["choose"] = Launch(make_choose(config), num_blocks, config.threads, arguments)
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
+    return replace(made, parts=parts)
 
 
 def _expert_choice(router: ExpertChoice, logits: Any, experts: Any, weights: Any) -> dict[str, Part]:
@@ -833,6 +848,24 @@ def prepare_update_bias(bias: Any, counts: Any, rate: float = 1e-3) -> Launch:
     return Launch(update_bias_kernel, 1, 128, (counts, np.float32(rate), bias))
 
 
+def allocate_logits(x: Any, w: Any, logits: Any = None) -> tuple[Any, Any, Any]:
+    """x, w and logits of a projection on the device, checked; arguments are those of `prepare_project`."""
+    x, w = to_device(x), to_device(w)
+    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or not x.shape[1]:
+        raise ProblemError(
+            f"x must be [T, D] and w [E, D] with the same D, got {tuple(x.shape)} and {tuple(w.shape)}"
+        )
+    if w.dtype != np.float32:
+        raise ProblemError(f"the router's weights are {w.dtype}: it computes in float32 whatever x is")
+    if x.dtype.itemsize < 2:
+        raise ProblemError(f"x is {x.dtype}: the router computes from 16 or 32 bits")
+    if logits is None:
+        logits = cuda.device_array((x.shape[0], w.shape[0]), np.float32)
+    if tuple(logits.shape) != (x.shape[0], w.shape[0]) or logits.dtype != np.float32:
+        raise ProblemError(f"logits must be float32 {(x.shape[0], w.shape[0])}")
+    return x, w, logits
+
+
 def prepare_project(x: Any, w: Any, logits: Any = None) -> tuple[Launch | None, Any]:
     """Prepare the router's projection, logits = x @ w.T with float32 weights and sums.
 
@@ -847,20 +880,8 @@ def prepare_project(x: Any, w: Any, logits: Any = None) -> tuple[Launch | None, 
     Raises:
         ProblemError: shapes or dtypes do not match.
     """
-    x, w = to_device(x), to_device(w)
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or not x.shape[1]:
-        raise ProblemError(
-            f"x must be [T, D] and w [E, D] with the same D, got {tuple(x.shape)} and {tuple(w.shape)}"
-        )
-    if w.dtype != np.float32:
-        raise ProblemError(f"the router's weights are {w.dtype}: it computes in float32 whatever x is")
-    if logits is None:
-        logits = cuda.device_array((x.shape[0], w.shape[0]), np.float32)
-    if tuple(logits.shape) != (x.shape[0], w.shape[0]) or logits.dtype != np.float32:
-        raise ProblemError(f"logits must be float32 {(x.shape[0], w.shape[0])}")
+    x, w, logits = allocate_logits(x, w, logits)
     dtype, vector, num_units = units_of(x, x, w)
-    if DTYPES[dtype].itemsize < 2:
-        raise ProblemError(f"x is {dtype}: the router computes from 16 or 32 bits")
     if not x.shape[0]:
         return None, logits
     threads = 128
