@@ -63,9 +63,9 @@ def _stacked(
                     )  # fmt: skip
                 left += length
             axes.text(left, place, f"  {moving}: {moving_share(stages):.1%}", va="center")
-        axes.set_yticks(range(len(bars)), list(bars))
+        axes.set_yticks(range(len(bars)), [name.replace(", ", ",\n") for name in bars])
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.4 * longest)
+        axes.set_xlim(0, 1.5 * longest)
         axes.set_xlabel(axis)
         axes.set_title(title)
         shown = [name for name in COLOURS if any(stages.get(name) for stages in bars.values())]
