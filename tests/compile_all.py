@@ -99,6 +99,9 @@ def moe_kernels():
     yield "drop", router_kernels.make_drop(512), drop
     rows = f"void({floats}, float32[::1], int32, {floats})"
     yield "balance_rows", router_kernels.make_balance_rows(64, 128), rows
+    yield "balance_rows, z", router_kernels.make_balance_rows(8, 128, with_z=True), rows
+    losses = f"void({floats}, {flat}, float32[::1])"
+    yield "losses", router_kernels.make_losses(64, 128), losses
     columns = f"void({floats}, int32, float32[::1], float32[::1])"
     yield "balance_columns", router_kernels.balance_columns, columns
     yield "update_bias", router_kernels.update_bias_kernel, f"void({flat}, float32, float32[::1])"

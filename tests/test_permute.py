@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gemm_lessons import device
+from gemm_lessons import device, sim
 from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.moe import fused, permute, router_kernels
 from gemm_lessons.moe.permute import permutation, prepare_gather, prepare_permutation, prepare_scatter
@@ -348,6 +348,23 @@ def test_what_cannot_be_fused_is_refused():
     for router in (ExpertChoice(), Sinkhorn()):
         with pytest.raises(RoutingError, match="looks at all tokens"):
             fused.prepare_fused(router, x, w)
+
+
+@pytest.mark.skipif(GPU, reason="NOT RUN: the order of threads can be set in the simulator only")
+def test_any_order_of_threads_gives_the_same_bits():
+    routing = ROUTINGS["with holes"]
+    x = np.random.default_rng(9).standard_normal((21, 8)).astype(np.float32)
+    order = prepare_permutation(routing.experts, 8, 9)
+    together = fused.prepare_fused(TopK(2), x, np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8))
+    choice = router_kernels.prepare_router(ExpertChoice(2.0), x)
+    found = set()
+    for seed in range(4):
+        with sim.configured(seed=seed):
+            for part in (order, together, choice):
+                part()
+        arrays = (order.destination, order.source, together.order.source, together.rows, choice.experts)
+        found.add(tuple(array.copy_to_host().tobytes() for array in arrays))
+    assert len(found) == 1
 
 
 @pytest.mark.gpu

@@ -1,6 +1,6 @@
 """What keeps the experts equally busy: losses on the router's logits, and DeepSeek-V3's bias.
 
-All of it is NumPy in float64; `router_kernels` has the bias update as a kernel.
+All of it is NumPy in float64; `router_kernels` has the losses and the bias update as kernels.
 """
 
 from __future__ import annotations

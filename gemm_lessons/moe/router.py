@@ -15,7 +15,8 @@
 drops the rest (`permute`), or `routing.drop_by_position` and `routing.drop_by_weight` do.
 
 Among equals the lowest index wins, of experts or of tokens.  A token with a logit that is not finite (NaN
-or an infinity) goes nowhere, and counts as `NOT_FINITE`; it does not change what the others get.
+or an infinity) goes nowhere, and counts as `NOT_FINITE`; it does not change what the others get.  To keep
+tokens from an expert, give it a logit of -1e30, not minus infinity.
 
 A choice is made in float32, as on the device, so that ties are the same there; weights are computed in
 float64 and rounded.  This module needs NumPy only.

@@ -4,6 +4,7 @@
     choose             a few lanes look after a token: one pass over its E logits, then k times the best
     score, select      expert choice: probabilities by expert, then the best tokens of each expert
     balance            Sinkhorn: rounds of row and column sums, that end as a bias for choose
+    losses             Switch's loss and the z-loss, from the same sums of rows
     update_bias        DeepSeek-V3's rule, from the counts that permute leaves on the device
 
 Every sum is added up in a fixed order, and a comparison of equals goes to the lower index, so the same
@@ -515,15 +516,16 @@ def make_drop(threads: int) -> Any:
 
 
 @cache
-def make_balance_rows(num_experts: int, threads: int) -> Any:
+def make_balance_rows(num_experts: int, threads: int, with_z: bool = False) -> Any:
     """One half of a Sinkhorn round: partial [num_blocks, E + 1], the column sums of the scaled rows.
 
     A row is scaled to add up to 1.  Column E counts the finite tokens.  factors [E] are those of the last
-    round; in the first one they are 1.
+    round; in the first one they are 1, so that the rows are their softmax.  With z, column E + 1 has the
+    sum of log(sum(exp(logits))) ** 2.
     """
     E, lanes = num_experts, Config(num_experts, 1).lanes
     per_lane, tokens_per_block = -(-E // lanes), threads // lanes
-    columns, least = E + 1, np.float32(LEAST_EXPONENT)
+    columns, least = E + 1 + with_z, np.float32(LEAST_EXPONENT)
 
     @cuda.jit
     def balance_rows_kernel(logits, factors, is_first, partial):
@@ -532,7 +534,7 @@ def make_balance_rows(num_experts: int, threads: int) -> Any:
         r_sum = cuda.local.array(per_lane, float32)
         tid = cuda.threadIdx.x
         lane, place = tid & (lanes - 1), tid // lanes
-        num_finite = float32(0)
+        num_finite, z = float32(0), float32(0)
         for i in range(per_lane):
             r_sum[i] = float32(0)
         step = cuda.gridDim.x * tokens_per_block
@@ -564,6 +566,9 @@ def make_balance_rows(num_experts: int, threads: int) -> Any:
                     total += cuda.shfl_xor_sync(ALL_LANES, total, distance)
             if finite:
                 num_finite += float32(1)
+                if with_z:
+                    size = largest + math.log(total)
+                    z += size * size
                 for i in range(per_lane):
                     if i * lanes + lane < E:
                         r_sum[i] += r_power[i] / total
@@ -572,6 +577,8 @@ def make_balance_rows(num_experts: int, threads: int) -> Any:
                 s_sums[place, i * lanes + lane] = r_sum[i]
         if lane == 0:
             s_sums[place, E] = num_finite
+            if with_z:
+                s_sums[place, E + 1] = z
         cuda.syncthreads()  # why: a column is summed over what all threads have written
         for column in range(tid, columns, threads):
             total = float32(0)
@@ -601,6 +608,34 @@ def balance_columns(partial, is_first, factors, bias):
             factor *= num_finite / float32(E) / column
         factors[expert] = factor
         bias[expert] = math.log(factor)
+
+
+@cache
+def make_losses(num_experts: int, threads: int) -> Any:
+    """`balance.switch_loss` and `balance.z_loss` from what the rows have summed: losses [2], one block."""
+    E, columns = num_experts, num_experts + 2
+
+    @cuda.jit
+    def losses_kernel(partial, counts, losses):
+        s_sums = cuda.shared.array(columns, float32)
+        for column in range(cuda.threadIdx.x, columns, threads):
+            total = float32(0)
+            for block in range(partial.shape[0]):
+                total += partial[block, column]
+            s_sums[column] = total
+        cuda.syncthreads()  # why: one thread adds up what all have summed
+        if cuda.threadIdx.x == 0:
+            num_slots, products = float32(0), float32(0)
+            for expert in range(E):
+                num_slots += float32(counts[expert])
+                products += float32(counts[expert]) * s_sums[expert]
+            losses[0], losses[1] = float32(0), float32(0)
+            if num_slots > float32(0):
+                losses[0] = float32(E) * products / (num_slots * s_sums[E])
+            if s_sums[E] > float32(0):
+                losses[1] = s_sums[E + 1] / s_sums[E]
+
+    return losses_kernel
 
 
 @cuda.jit
@@ -776,6 +811,58 @@ def prepare_router(router: Router, logits: Any, bias: Any = None) -> PreparedRou
     return replace(made, parts=parts)
 
 
+@dataclass
+class PreparedLosses:
+    """The losses that balance, ready to be launched.
+
+    Attributes:
+        losses: float32 [2] on the device: `balance.switch_loss` and `balance.z_loss`.
+        parts: the launches, by name, in order; none if there are no tokens.
+    """
+
+    losses: Any
+    parts: Mapping[str, Part]
+
+    def __call__(self, stream: Any = None) -> None:
+        """Enqueue all parts, in order; allocates nothing."""
+        for part in self.parts.values():
+            part(stream)
+
+
+def prepare_losses(logits: Any, counts: Any) -> PreparedLosses:
+    """Prepare the losses of `balance` for logits and the loads that a router has made of them.
+
+    Args:
+        logits: float32 [T, E], host or device; read anew by every launch.
+        counts: int32 [E] on the device, of a permutation without capacity.
+
+    Raises:
+        RoutingError: logits have a wrong shape or dtype.
+    """
+    logits = to_device(logits)
+    if len(logits.shape) != 2 or logits.dtype != np.float32:
+        raise RoutingError(f"logits must be float32 [T, E], got {logits.dtype} {tuple(logits.shape)}")
+    num_tokens, num_experts = logits.shape
+    losses, threads = to_device(np.zeros(2, np.float32)), 128
+    if not num_tokens:
+        return PreparedLosses(losses, {})
+    num_blocks = _balance_blocks(num_tokens, num_experts, threads)
+    partial = cuda.device_array((num_blocks, num_experts + 2), np.float32)
+    rows = (logits, losses, np.int32(True), partial)  # why losses: the first round looks at no factors
+    kernel = make_balance_rows(num_experts, threads, with_z=True)
+    parts: dict[str, Part] = {
+        "rows": Launch(kernel, num_blocks, threads, rows),
+        "losses": Launch(make_losses(num_experts, threads), 1, threads, (partial, counts, losses)),
+    }
+    cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
+    return PreparedLosses(losses, parts)
+
+
+def _balance_blocks(num_tokens: int, num_experts: int, threads: int) -> int:
+    """Blocks that sum rows: few enough for one block to sum what they leave."""
+    return min(64, -(-num_tokens // (threads // Config(num_experts, 1).lanes)))
+
+
 def _expert_choice(router: ExpertChoice, logits: Any, experts: Any, weights: Any) -> dict[str, Part]:
     num_tokens, num_experts = logits.shape
     probabilities = cuda.device_array((num_experts, num_tokens), np.float32)
@@ -794,7 +881,7 @@ def _balance(router: Sinkhorn, logits: Any, bias: Any) -> dict[str, Part]:
     num_tokens, num_experts = logits.shape
     threads = 128
     kernel = make_balance_rows(num_experts, threads)
-    num_blocks = min(64, -(-num_tokens // (threads // Config(num_experts, 1).lanes)))
+    num_blocks = _balance_blocks(num_tokens, num_experts, threads)
     factors = cuda.device_array(num_experts, np.float32)
     partial = cuda.device_array((num_blocks, num_experts + 1), np.float32)
     parts: dict[str, Part] = {}
