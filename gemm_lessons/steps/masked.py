@@ -217,6 +217,8 @@ def prepare(
         flops=num_tiles * tiled.tile_flops(config, problem),
         packed_bytes=2 * x.dtype.itemsize * problem.total_tokens * (problem.K + problem.N),
     )
+    tile = (config.BM, config.BN)
     return PreparedMasked(
-        problem, config, parts, output, work, (config.BM, config.BN), (), counts, x_slabs, y_slabs, num_bad
-    )
+        problem, config, parts, output, work, tile,
+        counts=counts, x_slabs=x_slabs, y_slabs=y_slabs, num_bad=num_bad,
+    )  # fmt: skip

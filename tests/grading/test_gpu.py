@@ -41,7 +41,7 @@ def test_unusual_is_right(path, tmp_path, runner, gpu):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "mutant", gpu_kills.shown(), ids=lambda mutant: f"{mutant.exercise[:4]}-{mutant.name}"
+    "mutant", list(gpu_kills.shown()), ids=lambda mutant: f"{mutant.exercise[:4]}-{mutant.name}"
 )
 def test_wrong_is_wrong(mutant, tmp_path, runner, gpu):
     check = on_gpu(mutant.exercise, mutant.source, tmp_path, runner, gpu)
