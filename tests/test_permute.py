@@ -350,6 +350,14 @@ def test_what_cannot_be_fused_is_refused():
             fused.prepare_fused(router, x, w)
 
 
+def test_more_experts_than_a_block_can_count_are_refused():
+    x, w = np.zeros((5, 8), np.float32), np.zeros((512, 8), np.float32)
+    with pytest.raises(RoutingError, match="512 experts and 1024 threads need 73736 bytes"):
+        fused.prepare_fused(TopK(2), x, w, threads=1024)
+    with pytest.raises(RoutingError, match="use fewer threads"):
+        fused.prepare_fused(DeepSeek(2, 8, 4), x, w, threads=512)
+
+
 @pytest.mark.skipif(GPU, reason="NOT RUN: the order of threads can be set in the simulator only")
 def test_any_order_of_threads_gives_the_same_bits():
     routing = ROUTINGS["with holes"]

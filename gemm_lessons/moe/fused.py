@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import Launch, num_resident_blocks
+from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, num_resident_blocks
 from gemm_lessons.moe import permute, router_kernels
 from gemm_lessons.moe.permute import ALL_LANES, PreparedPermutation
 from gemm_lessons.moe.router import ExpertChoice, Router, Sinkhorn
@@ -56,6 +56,31 @@ class Config:
     dtype: str
     vector: bool
 
+    @property
+    def choice_rows(self) -> int:
+        """Tokens whose scores are in shared memory at the same time; 1 where no groups are compared."""
+        grouped = self.choose.groups_kept < self.choose.num_groups
+        return self.place.threads // self.choose.lanes if grouped else 1
+
+    @property
+    def shared_bytes(self) -> int:
+        """Static shared memory of a block."""
+        E = self.place.num_experts
+        return 4 * (E * (self.choice_rows + self.place.num_warps + 1) + 2 * (E + 1))
+
+    def validate(self) -> None:
+        """Refuse more experts than a block can count.
+
+        Raises:
+            RoutingError: with the number of bytes.
+        """
+        if self.shared_bytes > DEFAULT_SHARED_BYTES:
+            raise RoutingError(
+                f"{self.place.num_experts} experts and {self.place.threads} threads need {self.shared_bytes}"
+                f" bytes of shared memory and a block has {DEFAULT_SHARED_BYTES}: use fewer threads, or run"
+                " the parts one by one"
+            )
+
 
 @inlined
 def wait_for_all(arrived):
@@ -75,7 +100,7 @@ def make_kernel(config: Config) -> Any:
     bins, num_warps = E + 1, config.place.num_warps
     lanes = config.choose.lanes
     places = threads // lanes  # tokens that a block chooses for at a time
-    grouped_rows = places if config.choose.groups_kept < config.choose.num_groups else 1
+    grouped_rows = config.choice_rows
     project_tokens = router_kernels.make_project_tokens(config.dtype, config.vector)
     choose_token = router_kernels.make_choose_token(config.choose)
     count_slots = permute.make_count_slots(config.place)
@@ -211,7 +236,8 @@ def prepare_fused(
         threads: of a block; 0 to choose.
 
     Raises:
-        RoutingError: the router needs more than one barrier, or does not fit the experts.
+        RoutingError: the router needs more than one barrier, or does not fit the experts, or there are
+            more of them than shared memory can count.
         ProblemError: shapes or dtypes do not match.
     """
     x, w, logits = router_kernels.allocate_logits(x, w)
@@ -228,7 +254,9 @@ def prepare_fused(
     rows = permute.empty_rows((max(order.max_rows, 1), x.shape[1]), x.dtype)[: order.max_rows]
     if not num_tokens:
         return PreparedFused(logits, routed, order, rows, None)
-    kernel = make_kernel(Config(config_of(router, num_experts), place, dtype, vector))
+    config = Config(config_of(router, num_experts), place, dtype, vector)
+    config.validate()
+    kernel = make_kernel(config)
     total = num_tokens * num_slots
 
     def arguments(chunk: int, num_blocks: int) -> tuple[Any, ...]:
