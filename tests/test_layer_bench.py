@@ -1,6 +1,7 @@
 """The layer's bench: every stage is timed, what is wrong is named, and work is counted without a GPU."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -120,6 +121,30 @@ def test_counted_work():
     assert tables.counted_layer("layer", works).rows[3][1] == "275"
     figure = layer_pictures.counted(works, "counted")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["multiply-adds", "bytes"]
+
+
+LOG = (Path(__file__).resolve().parent.parent / "docs" / "layer_log.md").read_text(encoding="utf-8")
+
+
+def megabytes(dtype, config):
+    works = program.counted(program.problem_of(dtype=dtype), config)
+    return sum(work.num_bytes for work in works.values()) / 1e6
+
+
+def test_the_log_counts_as_the_code_does():
+    plain, epilogue = Config("hopper"), Config("hopper", activation="epilogue")
+    fused = Config("hopper", "router", "epilogue")
+    whole = megabytes("bfloat16", plain)
+    assert f"{whole - megabytes('bfloat16', epilogue):.0f} of {whole:.0f} MB" in LOG
+    assert f"{megabytes('bfloat16', epilogue) - megabytes('bfloat16', fused):.0f} MB" in LOG
+    whole = megabytes("float32", ROUTED)
+    assert f"{whole - megabytes('float32', Config('routed', gather='load')):.0f} of {whole:.0f} MB" in LOG
+    assert f"{program.problem_of().flops / 1e9:.0f} GFLOP" in LOG
+
+
+def test_the_log_says_whether_times_are_recorded():
+    nothing = results.recorded("bfloat16-layer") is None and results.recorded("float32-layer") is None
+    assert nothing == ("No time is recorded yet" in LOG)
 
 
 @pytest.fixture
