@@ -23,11 +23,11 @@ demo: ## grouped against padded, in under a minute
 
 test: ## the core tests: no GPU, under 12 minutes on 2 cores
 	$(INSTALL) test
-	GEMM_LESSONS_DEVICE=sim $(RUN) -m pytest -n auto --dist loadfile -m "not slow and not gpu"
+	GEMM_LESSONS_DEVICE=sim $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-all: ## every test that this machine can run
 	$(INSTALL) test
-	GEMM_LESSONS_DEVICE=sim $(RUN) -m pytest -n auto --dist loadfile -m "not gpu"
+	GEMM_LESSONS_DEVICE=sim $(RUN) -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not gpu"
 	$(RUN) -m pytest -m gpu
 
 lab: ## JupyterLab with the notebooks

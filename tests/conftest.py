@@ -6,8 +6,17 @@ from gemm_lessons import device
 
 device.choose()  # before a test imports Numba
 
+# Files that take minutes, the longest first: a worker that begins one at the end is waited for by all others.
+LONGEST = ("test_compile_gate.py", "test_notebooks.py", "test_layer.py", "test_hopper_fp8.py", "test_hopper.py")
+
+
+def duration(item):
+    """Where a test's file stands among the long ones."""
+    return LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+
 
 def pytest_collection_modifyitems(items):
+    items.sort(key=duration)
     chosen = device.choose()
     if chosen.is_gpu:
         return
