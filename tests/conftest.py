@@ -6,8 +6,14 @@ from gemm_lessons import device
 
 device.choose()  # before a test imports Numba
 
-# Files that take minutes, the longest first: a worker that begins one at the end is waited for by all others.
-LONGEST = ("test_compile_gate.py", "test_notebooks.py", "test_layer.py", "test_hopper_fp8.py", "test_hopper.py")
+# Files that take minutes, the longest first: everybody waits for a worker that begins one at the end.
+LONGEST = (
+    "test_compile_gate.py",
+    "test_notebooks.py",
+    "test_layer.py",
+    "test_hopper_fp8.py",
+    "test_hopper.py",
+)
 
 
 def duration(item):
