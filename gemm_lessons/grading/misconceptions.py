@@ -29,6 +29,7 @@ WEIGHTS = {
     "often": 0.6,
     "sometimes": 0.3,
     "case": 0.3,
+    "found": 0.02,  # decides between mistakes that the simulator reports alike, and nothing else
 }
 LEAST_LIKENESS = 0.5  # below this, no guess is better than a wrong one
 SAME = 0.85
@@ -39,6 +40,8 @@ _MEANS = {
     "launches:every row": "launch-per-row",
     "launches:twice": "launched-twice",
 }
+_VAGUE_KINDS = {"case", "found", "sometimes", "often"}
+_VAGUE = {"values", "every row", "all"}
 _TELLING_KINDS = {"equals", "launches", "reads", "finding", "raises", "stopped"}
 _TELLING = {
     "zeros",
@@ -131,7 +134,7 @@ def meaning(sign: str) -> str:
 
 def is_vague(sign: str) -> bool:
     """Whether a sign only says how much is wrong, or where by chance."""
-    return sign.split(":")[0] in ("case", "sometimes", "often") or sign in ("values", "every row", "all")
+    return sign.split(":")[0] in _VAGUE_KINDS or sign in _VAGUE
 
 
 def is_telling(sign: str) -> bool:

@@ -474,7 +474,7 @@ class Student:
             if outcome.status not in ("ok", "finding"):
                 signs.add(f"stopped:{outcome.error.get('type') or outcome.status}")
             for finding in outcome.findings:
-                signs |= {_finding_sign(finding, str(self.path), run), f"case:{case.name}"}
+                signs |= {_finding_sign(finding, str(self.path), run), f"found:{case.name}"}
             made, right = len(outcome.launches), exercise.num_launches(case)
             if outcome.status == "ok" and made != right:
                 signs.add(f"launches:{_launch_sign(made, right, case)}")
