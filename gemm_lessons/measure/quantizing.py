@@ -19,7 +19,7 @@ import numpy as np
 from gemm_lessons import device
 from gemm_lessons.launch import to_device
 from gemm_lessons.measure.machine import machine
-from gemm_lessons.measure.results import now
+from gemm_lessons.measure.results import label_of, now
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
 from gemm_lessons.problem import DTYPES
 from gemm_lessons.quantize import ROW_BLOCK, WEIGHT_BLOCK, quantize
@@ -111,7 +111,7 @@ def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str
     newest = max((json.loads(path.read_text("utf-8")) for path in FOLDER.glob("quantize-*.json")), key=_date)
     lines = [Line(**{**line, "shape": tuple(line["shape"])}) for line in newest["lines"]]
     kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel != "plain"]
-    return f"recorded on {newest['machine']['device']}, {_date(newest)[:10]}", kept
+    return f"recorded on {label_of(newest['machine'], _date(newest))}", kept
 
 
 def _date(record: dict[str, Any]) -> str:

@@ -107,7 +107,12 @@ class Record:
     @property
     def label(self) -> str:
         """Device and day, for titles: what every recorded number must carry."""
-        return f"{self.machine['device']}, {self.date[:10]}"
+        return label_of(self.machine, self.date)
+
+
+def label_of(machine: dict[str, Any], date: str) -> str:
+    """Device and day of a machine's description and an ISO 8601 date."""
+    return f"{machine['device']}, {date[:10]}"
 
 
 @dataclass(frozen=True)

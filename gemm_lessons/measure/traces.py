@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gemm_lessons.measure.results import FOLDER, ResultsError
+from gemm_lessons.measure.results import FOLDER, ResultsError, label_of
 from gemm_lessons.trace import Slice, Timeline
 
 TRACES = FOLDER / "traces"
@@ -41,7 +41,7 @@ class Traces:
     @property
     def label(self) -> str:
         """Device and day, for titles: what every recorded number must carry."""
-        return f"{self.machine['device']}, {self.date[:10]}"
+        return label_of(self.machine, self.date)
 
 
 def path_for(workload: str, folder: Path = TRACES) -> Path:
