@@ -521,6 +521,18 @@ def bind(
     )
 
 
+def count_work(problem: GroupedProblem, config: Config, gemm: Launch | None, step: int, BK: int) -> Work:
+    """What a launch does: tokens count in multiples of step, features and K in whole tiles and slabs."""
+    tiles_n = ceil_div(problem.N, config.BN)
+    tokens = sum(ceil_div(count, step) * step for count in problem.counts)
+    return Work(
+        launches=1 if gemm else 0,
+        blocks=gemm.num_blocks if gemm else 0,
+        tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
+        flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
+    )
+
+
 def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Inputs | None = None) -> Prepared:
     """Encode the tensor maps and prepare the only launch.
 
@@ -537,13 +549,6 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
     config, x, w = begin(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
     gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
-    tiles_n = ceil_div(problem.N, config.BN)
-    tokens = sum(ceil_div(count, STEP) * STEP for count in problem.counts)
-    work = Work(
-        launches=1 if gemm else 0,
-        blocks=gemm.num_blocks if gemm else 0,
-        tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
-        flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
-    )
+    work = count_work(problem, config, gemm, STEP, BK)
     parts = {"gemm": gemm} if gemm else {}
     return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))

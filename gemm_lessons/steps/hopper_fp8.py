@@ -47,7 +47,7 @@ from numba import cuda, float32, int32, uint8, uint32, uint64
 
 from gemm_lessons import device, tensor_map
 from gemm_lessons.compare import WGMMA_E4M3_BITS
-from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
+from gemm_lessons.launch import Launch, Prepared, guarded_output, launch_parts, to_device
 from gemm_lessons.problem import GroupedProblem, ProblemError
 from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
 from gemm_lessons.ptx.global_memory import address_of, ld_global_f32
@@ -84,6 +84,7 @@ from gemm_lessons.steps.hopper import (
     SWIZZLE_BYTES,
     WARPS,
     Y_BOX,
+    count_work,
     make_roles,
 )
 from gemm_lessons.tile_queue import most_tickets
@@ -479,14 +480,7 @@ def prepare(
     config, x, w = begin_quantized(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
     gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
-    tiles_n = ceil_div(problem.N, config.BN)
-    tokens = sum(ceil_div(count, WARPGROUP_TOKENS) * WARPGROUP_TOKENS for count in problem.counts)
-    work = Work(
-        launches=1 if gemm else 0,
-        blocks=gemm.num_blocks if gemm else 0,
-        tiles=sum(ceil_div(count, config.BM) for count in problem.counts) * tiles_n,
-        flops=2 * tokens * tiles_n * config.BN * ceil_div(problem.K, BK) * BK,
-    )
+    work = count_work(problem, config, gemm, WARPGROUP_TOKENS, BK)
     parts = {"gemm": gemm} if gemm else {}
     return Prepared(
         problem, config, parts, output, work, (config.BM, config.BN), (x, w), accumulator_bits=WGMMA_E4M3_BITS
