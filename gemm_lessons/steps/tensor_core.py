@@ -28,7 +28,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numba import cuda, float32, int32, uint8, uint32
+from numba import cuda, float32, int32, int64, uint8, uint32
 
 from gemm_lessons import device
 from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
@@ -117,6 +117,8 @@ class Config:
                 raise ConfigError(
                     f"{name} is {rows}: {self.num_threads} threads cannot share its pieces evenly"
                 )
+        if self.num_threads // self.pieces % 8:
+            raise ConfigError(f"{self.num_threads} threads are too few: their pieces lie in other banks each")
         if self.num_stages != 2 and not (self.async_copies and self.num_stages in (3, 4)):
             raise ConfigError("use 2 to 4 stages with asynchronous copies, and 2 without")
         if problem.dtype not in ("float16", "bfloat16"):
@@ -153,6 +155,8 @@ def make_kernel(config: Config) -> Any:
     ROWS_IN_128_BYTES = 8 // PIECES  # they share a swizzle: together they fill all banks
     STAGE_BYTES, X_BYTES = config.stage_bytes, BM * ROW_BYTES
     X_PIECES, W_PIECES = BM * PIECES // THREADS, BN * PIECES // THREADS  # a thread's, of a slab
+    ROWS_APART = THREADS // PIECES  # from one piece of a thread to its next, in the same column
+    SLAB_BYTES = BK * 2  # of a row
     TILES_M, TILES_N = WM // MMA_M, WN // MMA_N  # of a warp
     NUM_ACC = TILES_M * TILES_N * 4
     WARPS_N = BN // WN
@@ -166,36 +170,36 @@ def make_kernel(config: Config) -> Any:
         """Where a piece of a row of a slab lies, in bytes."""
         return row * ROW_BYTES + (piece ^ (row // ROWS_IN_128_BYTES & PIECES - 1)) * PIECE_BYTES
 
+    @inlined
+    def aim(matrix, first_row, last_row):
+        """Address of this thread's first piece, and how many rows there are from its row on."""
+        row, piece = cuda.threadIdx.x // PIECES, cuda.threadIdx.x % PIECES
+        source = address_of(matrix, (first_row + row, piece * PIECE))
+        return int64(source), int32(last_row - first_row - row)
+
     def make_copies(num_pieces):
         @inlined
-        def start_copy(matrix, first_row, last_row, first_k, slab):
+        def start_copy(source, rows, step, inside, target):
             """Start copying a slab, or zeros beyond the rows and K."""
             for i in range(num_pieces):
-                row = (cuda.threadIdx.x + i * THREADS) // PIECES
-                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
-                inside = first_row + row < last_row and first_k + piece * PIECE < matrix.shape[1]
-                source = address_of(matrix, (first_row + row, first_k + piece * PIECE))
-                cp_async_16(slab + piece_at(row, piece), source, PIECE_BYTES if inside else 0)
+                size = PIECE_BYTES if inside and i * ROWS_APART < rows else 0
+                cp_async_16(uint32(target + i * (ROWS_APART * ROW_BYTES)), int64(source + i * step), size)
 
         @inlined
-        def fetch(matrix, first_row, last_row, first_k, r_next):
+        def fetch(source, rows, step, inside, r_next):
             """Bring a slab's pieces into registers."""
             for i in range(num_pieces):
-                row = (cuda.threadIdx.x + i * THREADS) // PIECES
-                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
-                inside = first_row + row < last_row and first_k + piece * PIECE < matrix.shape[1]
-                source = address_of(matrix, (first_row + row, first_k + piece * PIECE))
-                r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3] = ld_global_v4(source, inside)
+                there = inside and i * ROWS_APART < rows
+                r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3] = ld_global_v4(
+                    int64(source + i * step), there
+                )
 
         @inlined
-        def keep(r_next, slab):
+        def keep(r_next, target):
             """Write the fetched pieces to shared memory."""
             for i in range(num_pieces):
-                row = (cuda.threadIdx.x + i * THREADS) // PIECES
-                piece = (cuda.threadIdx.x + i * THREADS) % PIECES
-                st_shared_v4(
-                    slab + piece_at(row, piece), r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3]
-                )
+                at = uint32(target + i * (ROWS_APART * ROW_BYTES))
+                st_shared_v4(at, r_next[i, 0], r_next[i, 1], r_next[i, 2], r_next[i, 3])
 
         return start_copy, fetch, keep
 
@@ -254,41 +258,50 @@ def make_kernel(config: Config) -> Any:
         group, tile_m, tile_n = find_tile(tile_offsets, cuda.blockIdx.x, tiles_n, band)
         first_row, last_row = offsets[group] + tile_m * BM, offsets[group + 1]
         first_col, num_features = tile_n * BN, w.shape[1]
-        num_slabs = (x.shape[1] + BK - 1) // BK
+        num_slabs = int32((x.shape[1] + BK - 1) // BK)
         for c in range(NUM_ACC):
             r_acc[c] = float32(0.0)
+        # What a thread copies of each slab: pieces of one column, from x_at and w_at on, `step` bytes apart.
+        x_at, x_rows = aim(x, first_row, last_row)
+        w_at, w_rows = aim(w[group], first_col, num_features)
+        step = int64(ROWS_APART * 2) * x.shape[1]
+        k_left = int32(x.shape[1] - cuda.threadIdx.x % PIECES * PIECE)
+        mine = uint32(slabs + piece_at(cuda.threadIdx.x // PIECES, cuda.threadIdx.x % PIECES))
 
         if ASYNC:
             for i in range(STAGES - 1):
-                slab = uint32(slabs + i * STAGE_BYTES)
-                start_x(x, first_row, last_row, i * BK, slab)
-                start_w(w[group], first_col, num_features, i * BK, slab + X_BYTES)
+                target = uint32(mine + i * STAGE_BYTES)
+                start_x(x_at, x_rows, step, k_left > 0, target)
+                start_w(w_at, w_rows, step, k_left > 0, target + X_BYTES)
                 cp_async_commit()
-            stage = int32(0)
-            for k_tile in range(num_slabs):
+                x_at, w_at, k_left = int64(x_at + SLAB_BYTES), int64(w_at + SLAB_BYTES), int32(k_left - BK)
+            stage, free = int32(0), int32(STAGES - 1)
+            for _ in range(num_slabs):
                 wait_for_slab()
                 cuda.syncthreads()  # why: other threads' copies have landed, and all have left the last slab
-                free = stage - 1 if stage > 0 else STAGES - 1
-                slab = uint32(slabs + free * STAGE_BYTES)
-                start_x(x, first_row, last_row, (k_tile + STAGES - 1) * BK, slab)
-                start_w(w[group], first_col, num_features, (k_tile + STAGES - 1) * BK, slab + X_BYTES)
+                target = uint32(mine + free * STAGE_BYTES)
+                start_x(x_at, x_rows, step, k_left > 0, target)
+                start_w(w_at, w_rows, step, k_left > 0, target + X_BYTES)
                 cp_async_commit()  # why also past the end of K: the wait counts groups, empty ones too
+                x_at, w_at, k_left = int64(x_at + SLAB_BYTES), int64(w_at + SLAB_BYTES), int32(k_left - BK)
                 multiply(uint32(slabs + stage * STAGE_BYTES), warp_m, warp_n, r_x, r_w, r_acc)
+                free = stage
                 stage = stage + 1 if stage < STAGES - 1 else 0
         else:
             r_next_x = cuda.local.array((X_PIECES, 4), uint32)
             r_next_w = cuda.local.array((W_PIECES, 4), uint32)
-            fetch_x(x, first_row, last_row, 0, r_next_x)
-            fetch_w(w[group], first_col, num_features, 0, r_next_w)
+            fetch_x(x_at, x_rows, step, k_left > 0, r_next_x)
+            fetch_w(w_at, w_rows, step, k_left > 0, r_next_w)
             for k_tile in range(num_slabs):
-                slab = uint32(slabs + (k_tile & 1) * STAGE_BYTES)
-                keep_x(r_next_x, slab)
-                keep_w(r_next_w, slab + X_BYTES)
+                target = uint32(mine + (k_tile & 1) * STAGE_BYTES)
+                keep_x(r_next_x, target)
+                keep_w(r_next_w, target + X_BYTES)
                 # One barrier a slab is enough: whoever writes a slab next has passed the barrier after it.
                 cuda.syncthreads()
-                fetch_x(x, first_row, last_row, (k_tile + 1) * BK, r_next_x)
-                fetch_w(w[group], first_col, num_features, (k_tile + 1) * BK, r_next_w)
-                multiply(slab, warp_m, warp_n, r_x, r_w, r_acc)
+                x_at, w_at, k_left = int64(x_at + SLAB_BYTES), int64(w_at + SLAB_BYTES), int32(k_left - BK)
+                fetch_x(x_at, x_rows, step, k_left > 0, r_next_x)
+                fetch_w(w_at, w_rows, step, k_left > 0, r_next_w)
+                multiply(uint32(slabs + (k_tile & 1) * STAGE_BYTES), warp_m, warp_n, r_x, r_w, r_acc)
 
         store(y, first_row + warp_m, last_row, first_col + warp_n, r_acc)
 
