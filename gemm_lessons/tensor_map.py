@@ -31,7 +31,15 @@ ALIGNMENT = 16  # of the matrix's address and of its row length, in bytes
 
 
 _FIELDS = np.dtype(
-    [("address", "u8"), ("rows", "u8"), ("columns", "u8"), ("box_rows", "u4"), ("itemsize", "u4")]
+    [
+        ("address", "u8"),
+        ("rows", "u8"),
+        ("columns", "u8"),
+        ("box_rows", "u4"),
+        ("row_bytes", "u4"),
+        ("itemsize", "u4"),
+        ("swizzled", "u4"),
+    ]
 )
 
 
@@ -43,7 +51,14 @@ class SimulatedMap:
     rows: int
     columns: int
     box_rows: int
+    row_bytes: int  # of the box
     itemsize: int
+    swizzled: int
+
+    @property
+    def box_bytes(self) -> int:
+        """Bytes of a whole box."""
+        return self.box_rows * self.row_bytes
 
     def address_of(self, row: int, column: int) -> int:
         """Where an element lies."""
@@ -51,7 +66,7 @@ class SimulatedMap:
 
     def bytes_inside(self, column: int) -> int:
         """How many bytes of a box's row lie inside the matrix, from this column on."""
-        return min(ROW_BYTES, (self.columns - column) * self.itemsize)
+        return min(self.row_bytes, (self.columns - column) * self.itemsize)
 
 
 def read_simulated(encoded: np.ndarray[Any, Any], offset: int) -> SimulatedMap:
@@ -74,12 +89,24 @@ def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
         )
 
 
-def encode(matrices: list[tuple[Any, int]]) -> Any:
+@dataclass(frozen=True)
+class Box:
+    """What one request moves: some rows, 128 bytes wide and swizzled, or so many columns as they are."""
+
+    rows: int
+    columns: int = 0
+
+    def row_bytes(self, itemsize: int) -> int:
+        """Bytes of a row in shared memory."""
+        return self.columns * itemsize or ROW_BYTES
+
+
+def encode(matrices: list[tuple[Any, Box]]) -> Any:
     """Encode the maps of some matrices, one after the other.
 
     Args:
-        matrices: (device array [rows, columns] of bfloat16, float16 or uint8, rows of its box) for each
-            map; boxes are 128 bytes wide.  A matrix may have no rows if no box of it is ever moved.
+        matrices: device array [rows, columns] of bfloat16, float16, float32 or uint8, and the box, for each
+            map.  A matrix may have no rows if no box of it is ever moved.
 
     Returns:
         uint8 device array [len(matrices), 128].
@@ -88,18 +115,18 @@ def encode(matrices: list[tuple[Any, int]]) -> Any:
         ProblemError: TMA cannot describe the matrix or the box.
     """
     maps = np.zeros((len(matrices), MAP_BYTES), np.uint8)
-    for row, (matrix, box_rows) in zip(maps, matrices, strict=True):
-        if not 1 <= box_rows <= MOST_BOX_ROWS:
-            raise ProblemError(f"a TMA box has 1 to {MOST_BOX_ROWS} rows, not {box_rows}")
+    for row, (matrix, box) in zip(maps, matrices, strict=True):
+        if not 1 <= box.rows <= MOST_BOX_ROWS or box.columns > MOST_BOX_ROWS:
+            raise ProblemError(f"a TMA box has 1 to {MOST_BOX_ROWS} rows and columns, not {box}")
         check_alignment("the row length", matrix.shape[1], matrix.dtype.itemsize)
         if device.choose().is_gpu:
-            row[:] = _encode_with_driver(matrix, box_rows)
+            row[:] = _encode_with_driver(matrix, box)
         else:
-            row[: _FIELDS.itemsize] = _encode_for_simulator(matrix, box_rows)
+            row[: _FIELDS.itemsize] = _encode_for_simulator(matrix, box)
     return cuda.to_device(maps)
 
 
-def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
+def _encode_with_driver(matrix: Any, box: Box) -> np.ndarray[Any, Any]:
     from cuda.bindings import driver
 
     rows, columns = matrix.shape
@@ -107,21 +134,22 @@ def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
     address = matrix.__cuda_array_interface__["data"][0]
     if address % ALIGNMENT:
         raise ProblemError(f"a matrix at address {address:#x} is not aligned to {ALIGNMENT} bytes")
-    types = driver.CUtensorMapDataType
+    types, swizzles = driver.CUtensorMapDataType, driver.CUtensorMapSwizzle
     status, tensor_map = driver.cuTensorMapEncodeTiled(
         {
             "bfloat16": types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
             "float16": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+            "float32": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
             "uint8": types.CU_TENSOR_MAP_DATA_TYPE_UINT8,
         }[matrix.dtype.name],
         2,
         address,
         [driver.cuuint64_t(columns), driver.cuuint64_t(max(rows, 1))],
         [driver.cuuint64_t(columns * itemsize)],
-        [driver.cuuint32_t(ROW_BYTES // itemsize), driver.cuuint32_t(box_rows)],
+        [driver.cuuint32_t(box.row_bytes(itemsize) // itemsize), driver.cuuint32_t(box.rows)],
         [driver.cuuint32_t(1), driver.cuuint32_t(1)],
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-        driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+        swizzles.CU_TENSOR_MAP_SWIZZLE_NONE if box.columns else swizzles.CU_TENSOR_MAP_SWIZZLE_128B,
         driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
@@ -132,10 +160,11 @@ def _encode_with_driver(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
     return encoded
 
 
-def _encode_for_simulator(matrix: Any, box_rows: int) -> np.ndarray[Any, Any]:
+def _encode_for_simulator(matrix: Any, box: Box) -> np.ndarray[Any, Any]:
     from gemm_lessons.sim import address_of
 
-    fields = np.zeros(1, _FIELDS)
-    fields[0] = (address_of(matrix), *matrix.shape, box_rows, matrix.dtype.itemsize)
+    fields, itemsize = np.zeros(1, _FIELDS), matrix.dtype.itemsize
+    size = box.rows, box.row_bytes(itemsize)
+    fields[0] = (address_of(matrix), *matrix.shape, *size, itemsize, not box.columns)
     encoded: np.ndarray[Any, Any] = fields.view(np.uint8)
     return encoded

@@ -14,7 +14,7 @@ from gemm_lessons.ptx.instruction import instruction
 from gemm_lessons.ptx.mbarrier import mbarrier_at
 from gemm_lessons.ptx.swizzle import swizzled
 from gemm_lessons.sim.registry import SHARED_WINDOW, Context, InstructionError
-from gemm_lessons.tensor_map import ROW_BYTES, SimulatedMap, read_simulated
+from gemm_lessons.tensor_map import ALIGNMENT, ROW_BYTES, SimulatedMap, read_simulated
 
 
 def _map_at(ctx: Context, address: Any) -> SimulatedMap:
@@ -22,10 +22,10 @@ def _map_at(ctx: Context, address: Any) -> SimulatedMap:
     return read_simulated(data.view(np.uint8), offset)
 
 
-def _check_shared(address: int, num_rows: int) -> None:
+def _check_shared(address: int, box: SimulatedMap) -> None:
     if address % ROW_BYTES:
         raise InstructionError(f"TMA needs shared addresses that are multiples of {ROW_BYTES}.")
-    if num_rows >= 8 and address % 1024:
+    if box.swizzled and box.box_rows >= 8 and address % 1024:
         raise InstructionError(
             "this box starts inside a group of eight swizzled rows: wgmma would read it at a"
             " multiple of 1024 bytes"
@@ -34,22 +34,34 @@ def _check_shared(address: int, num_rows: int) -> None:
 
 def _read_box(ctx: Context, box: SimulatedMap, column: int, row: int) -> np.ndarray[Any, Any]:
     """The bytes of a box, row by row, zeros outside the tensor."""
-    content = np.zeros((box.box_rows, ROW_BYTES), np.uint8)
-    num_bytes = box.bytes_inside(column)
+    content = np.zeros((box.box_rows, box.row_bytes), np.uint8)
+    before = max(-column, 0)  # columns of the box that lie in front of the tensor
+    first, num_bytes = before * box.itemsize, box.bytes_inside(column) - before * box.itemsize
     for i in range(box.box_rows):
         if num_bytes > 0 and 0 <= row + i < box.rows:
-            content[i, :num_bytes] = ctx.load(box.address_of(row + i, column), np.uint8, num_bytes, align=16)
+            source = box.address_of(row + i, column + before)
+            content[i, first : first + num_bytes] = ctx.load(source, np.uint8, num_bytes, align=box.itemsize)
     return content
+
+
+def _places(box: SimulatedMap, address: int) -> np.ndarray[Any, Any]:
+    """Where in a box's content each byte from a shared address on is found."""
+    return swizzled(address, box.box_bytes) if box.swizzled else np.arange(box.box_bytes)
 
 
 def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any, barrier: Any) -> None:
     box, target = _map_at(ctx, tensor_map), int(destination)
-    _check_shared(target, box.box_rows)
+    _check_shared(target, box)
+    if column * box.itemsize % ALIGNMENT:
+        raise InstructionError(
+            f"A TMA load starts at a multiple of {ALIGNMENT} bytes of a row, not at column {int(column)}:"
+            ' a GPU answers that with "illegal instruction".'
+        )
     state = mbarrier_at(ctx, barrier)
 
     def copy(agent: Context) -> None:
         content = _read_box(agent, box, int(column), int(row))
-        agent.store(target, content.reshape(-1)[swizzled(target, content.size)], np.uint8, align=16)
+        agent.store(target, content.reshape(-1)[_places(box, target)], np.uint8, align=16)
         state.land(agent, content.size)
 
     ctx.later(copy, "the TMA load")
@@ -136,19 +148,18 @@ def tma_store_2d(ctx: Any, tensor_map: Any, column: Any, row: Any, source: Any) 
     PTX manual: cp.async.bulk.tensor.
     """
     box, start = _map_at(ctx, tensor_map), int(source)
-    _check_shared(start, box.box_rows)
+    _check_shared(start, box)
     if row < 0 or column < 0:
         raise InstructionError(f"A TMA store may not start before its array: at {int(row)}, {int(column)}.")
 
     def copy(agent: Context) -> None:
-        size = box.box_rows * ROW_BYTES
-        stored = agent.load(start, np.uint8, size, align=16)
+        stored = agent.load(start, np.uint8, box.box_bytes, align=16)
         content = np.empty_like(stored)
-        content[swizzled(start, size)] = stored
+        content[_places(box, start)] = stored
         num_bytes = box.bytes_inside(int(column))
-        for i, line in enumerate(content.reshape(-1, ROW_BYTES)):
+        for i, line in enumerate(content.reshape(-1, box.row_bytes)):
             if num_bytes > 0 and 0 <= row + i < box.rows:
-                agent.store(box.address_of(int(row) + i, int(column)), line[:num_bytes], align=16)
+                agent.store(box.address_of(int(row) + i, int(column)), line[:num_bytes], align=box.itemsize)
 
     _stores(ctx).open.append(ctx.later(copy, "the TMA store"))
 

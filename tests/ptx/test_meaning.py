@@ -67,6 +67,7 @@ from gemm_lessons.ptx.wgmma import (
     wgmma_fence,
     wgmma_wait,
 )
+from gemm_lessons.tensor_map import Box
 
 if device.choose().compute_capability[0] != 9:
     pytest.skip("NOT RUN: these instructions need compute capability 9.0", allow_module_level=True)
@@ -401,7 +402,7 @@ def test_tma_loads_and_stores_what_lies_inside(column, row):
     source = integers((32, 104), "bfloat16", 7)
     target = to_device(np.full((32, 104), 99, source.dtype))
     kept = to_device(source)  # why: a map holds an address only, and does not keep the array alive
-    maps = tensor_map.encode([(kept, BOX_ROWS), (target, BOX_ROWS)])
+    maps = tensor_map.encode([(kept, Box(BOX_ROWS)), (target, Box(BOX_ROWS))])
     out = zeros((BOX_BYTES // 16, 4))
     Launch(move_boxes, 1, 32, (maps, np.int32(column), np.int32(row), out), shared_bytes=4096)()
     padded = np.zeros((64, 256), source.dtype)
@@ -418,6 +419,37 @@ def test_tma_loads_and_stores_what_lies_inside(column, row):
     wanted = np.ascontiguousarray(wanted[:32, :104])
     got = target.view(np.uint16).copy_to_host()
     np.testing.assert_array_equal(got, wanted.view(np.uint16))
+
+
+@cuda.jit
+def load_plain_box(maps, column, row, out):
+    """Load a box of 2 rows and 36 columns as it is, and write it out."""
+    s_raw = cuda.shared.array(0, uint8)
+    s_barrier = cuda.shared.array(1, uint64)
+    t = cuda.threadIdx.x
+    barrier, box = shared_address(s_barrier), uint32((shared_address(s_raw) + 127) & -128)
+    if t == 0:
+        mbarrier_init(barrier, 1)
+        fence_mbarrier_init()
+        mbarrier_arrive_expect_tx(barrier, 2 * 36 * 4)
+        tma_load_2d(box, address_of(maps, (0, 0)), column, row, barrier)
+    cuda.syncthreads()
+    while mbarrier_try_wait(barrier, 0) == 0:
+        pass
+    for i in range(t, 2 * 36, 32):
+        out[i] = ld_shared_f32(uint32(box + 4 * i))
+
+
+@pytest.mark.parametrize(("column", "row"), [(0, 0), (4, 1), (24, 2), (-4, 0)])
+def test_a_box_without_a_swizzle_is_loaded_as_it_is(column, row):
+    source = np.arange(1, 3 * 44 + 1, dtype=np.float32).reshape(3, 44)
+    kept, out = to_device(source), to_device(np.full(2 * 36, -1, np.float32))
+    maps = tensor_map.encode([(kept, Box(2, 36))])
+    Launch(load_plain_box, 1, 32, (maps, np.int32(column), np.int32(row), out), shared_bytes=1024)()
+    padded = np.zeros((8, 96), np.float32)
+    padded[:3, 16:60] = source
+    wanted = padded[row : row + 2, column + 16 : column + 52]
+    np.testing.assert_array_equal(out.copy_to_host().reshape(2, 36), wanted)
 
 
 @cuda.jit
@@ -446,7 +478,7 @@ def share_a_box(maps, out):
 def test_tma_multicast_reaches_every_block_of_the_cluster():
     source = integers((16, 64), "bfloat16", 8)
     kept = to_device(source)
-    maps = tensor_map.encode([(kept, BOX_ROWS)])
+    maps = tensor_map.encode([(kept, Box(BOX_ROWS))])
     out = zeros((4, 32, 4))
     Launch(share_a_box, 4, 32, (maps, out), shared_bytes=4096, cluster=2)()
     first_rows = np.ascontiguousarray(source[:4]).view(np.uint32).reshape(4, 8, 4)
@@ -514,7 +546,7 @@ def test_wgmma(n, kind):
     dtype, K, multiply, begin = KINDS[kind]
     a, b = integers((64, K), dtype, 9), integers((n, K), dtype, 10)
     kept = [to_device(tile.view(np.uint8) if K == 128 else tile) for tile in (a, b)]
-    maps = tensor_map.encode([(kept[0], 64), (kept[1], n)])
+    maps = tensor_map.encode([(kept[0], Box(64)), (kept[1], Box(n))])
     out = zeros((128, n // 2), np.float32)
     kernel = make_wgmma(n, multiply[n], begin[n] if begin else made_of_no_addition(multiply[n]))
     Launch(kernel, 1, 128, (maps, out), shared_bytes=1024 + (64 + n) * 128)()
@@ -534,7 +566,7 @@ def test_wgmma_reads_every_e4m3_but_nan():
     a[:, ::32] = np.where(codes & 0x7F == 0x7F, 0, codes)  # one in each step of 32, so that no sum rounds
     b[np.arange(4), 32 * np.arange(4)] = np.float32(1).astype(E4M3).view(np.uint8)
     kept = to_device(a), to_device(b)
-    maps = tensor_map.encode([(kept[0], 64), (kept[1], 8)])
+    maps = tensor_map.encode([(kept[0], Box(64)), (kept[1], Box(8))])
     out = zeros((128, 4), np.float32)
     kernel = make_wgmma(8, wgmma_e4m3[8], wgmma_e4m3_begin[8])
     Launch(kernel, 1, 128, (maps, out), shared_bytes=1024 + 72 * 128)()

@@ -19,6 +19,7 @@ from gemm_lessons.ptx.mbarrier import (
 from gemm_lessons.ptx.shared import shared_address
 from gemm_lessons.ptx.tma import tma_load_2d, tma_store_2d
 from gemm_lessons.ptx.wgmma import matrix_descriptor, wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
+from gemm_lessons.tensor_map import Box
 
 if device.choose().is_gpu:
     pytest.skip(
@@ -79,7 +80,7 @@ def pipeline(maps, out, mistake):
 
 def run(mistake, seed=0):
     matrix = to_device(np.ones((64, 64 * STEPS), np.float16).view(np.uint16))
-    maps = tensor_map.encode([(matrix, 64)])
+    maps = tensor_map.encode([(matrix, Box(64))])
     out = to_device(np.zeros(128, np.float32))
     with sim.configured(seed=seed):
         Launch(pipeline, 1, 160, (maps, out, mistake), shared_bytes=1024 + STAGES * TILE_BYTES)()
@@ -113,6 +114,23 @@ def test_the_mistake_is_named(mistake, sentence):
 
 
 @cuda.jit
+def load_a_box(maps, column):
+    s_raw = cuda.shared.array(0, uint8)
+    s_barrier = cuda.shared.array(1, uint64)
+    box = uint32((shared_address(s_raw) + 1023) & -1024)
+    if cuda.threadIdx.x == 0:
+        mbarrier_init(shared_address(s_barrier), 1)
+        tma_load_2d(box, address_of(maps, (0, 0)), column, 0, shared_address(s_barrier))
+
+
+def test_a_load_that_starts_between_two_pieces_is_named():
+    matrix = to_device(np.ones((2, 64), np.float32))
+    maps = tensor_map.encode([(matrix, Box(1, 32))])
+    with pytest.raises(sim.SimulatorError, match="a multiple of 16 bytes of a row, not at column 6"):
+        Launch(load_a_box, 1, 32, (maps, 6), shared_bytes=4096)()
+
+
+@cuda.jit
 def store_a_box(maps, row):
     s_raw = cuda.shared.array(0, uint8)
     box = uint32((shared_address(s_raw) + 1023) & -1024)
@@ -123,4 +141,4 @@ def store_a_box(maps, row):
 def test_a_store_that_starts_before_its_array_is_named():
     matrix = to_device(np.ones((64, 64), np.float16).view(np.uint16))
     with pytest.raises(sim.SimulatorError, match="may not start before its array: at -3, 0"):
-        Launch(store_a_box, 1, 32, (tensor_map.encode([(matrix, 16)]), -3), shared_bytes=4096)()
+        Launch(store_a_box, 1, 32, (tensor_map.encode([(matrix, Box(16))]), -3), shared_bytes=4096)()
