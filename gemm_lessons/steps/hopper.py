@@ -17,7 +17,8 @@ their own, a ring of stages apart, and the next tile's loads run while this tile
 Why it should help: one instruction moves 32 KB, one multiplies 64 x 256 x 16; the rest is waiting, done by
 threads that have nothing else to do. With the tokens on wgmma's n, an expert's last tile costs what its
 tokens need, in steps of 16, where a tile with tokens on wgmma's 64 rows would compute up to 63 for nothing.
-Tails are cheap, so they come last and level the finish (see `tile_queue`).
+A tail needs all of an expert's weights, so it runs beside the tiles that read them anyway; the last
+ones level the finish (see `tile_queue`).
 
 When it will not: few tokens. Then weights must be read for a handful of multiplications each, and the
 only thing that counts is memory bandwidth.
@@ -45,7 +46,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numba import cuda, float32, int32, uint8, uint32, uint64
@@ -84,6 +85,7 @@ from gemm_lessons.ptx.wgmma import (
 )
 from gemm_lessons.schedule import ceil_div
 from gemm_lessons.steps._host import ConfigError, begin, require_power_of_two
+from gemm_lessons.tensor_map import Box
 from gemm_lessons.tile_queue import MEMORY, make_tile_queue, most_tickets
 
 launch = launch_parts
@@ -141,6 +143,11 @@ class Config:
         """Where full[stage], empty[stage], tile_ready and tile_wanted lie, in bytes."""
         both = 16 * self.num_stages
         return 0, 8 * self.num_stages, both, both + 8
+
+    @property
+    def least_piece(self) -> int:
+        """Tiles are cut into pieces of a multiple of so many tokens: what wgmma's width counts in."""
+        return STEP
 
     @property
     def arrivals(self) -> dict[str, int]:
@@ -285,20 +292,35 @@ def make_store(config: Config) -> Any:
     return store
 
 
-def make_roles(config: Config) -> tuple[Any, ...]:
-    """The device functions of all roles but the consumers.
+class Roles(NamedTuple):
+    """Device functions of all roles but the consumers.
 
-    Returns:
-        `open_barriers(barriers)`, for one thread before a block barrier; `wait(barrier, parity)`; and
-        `schedule` and `produce`, the roles.
+    Attributes:
+        open_barriers: (barriers), for one thread before a block barrier.
+        wait: (barrier, parity).
+        schedule: a role.
+        bytes_of: (rows of a tile), what lands in each of its stages.
+        load: asks for them; `produce` says with what.
+        produce: a role.
     """
+
+    open_barriers: Any
+    wait: Any
+    schedule: Any
+    bytes_of: Any
+    load: Any
+    produce: Any
+
+
+def make_roles(config: Config) -> Roles:
+    """Make the device functions of all roles but the consumers."""
     BM, BN, BK, BOX, STAGES = config.BM, config.BN, config.BK, config.box, config.num_stages
     STEALING, STAGE_BYTES, BOX_BYTES = config.stealing, config.stage_bytes, BOX * ROW_BYTES
     X_BYTES, W_BYTES = BM * ROW_BYTES, BN * ROW_BYTES
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
     full_arrivals, empty_arrivals = config.arrivals["full"], config.arrivals["empty"]
     ready_arrivals, wanted_arrivals = config.arrivals["tile_ready"], config.arrivals["tile_wanted"]
-    open_queue, find_tile = make_tile_queue(BM, BN, config.band)
+    open_queue, find_tile = make_tile_queue(BM, BN, config.band, config.least_piece)
 
     @inlined
     def open_barriers(barriers):
@@ -348,12 +370,26 @@ def make_roles(config: Config) -> tuple[Any, ...]:
                 cuda.atomic.exch(counters, 1, 0)
 
     @inlined
+    def bytes_of(rows):
+        """How many bytes land in a stage of a tile with so many tokens."""
+        return W_BYTES + int32((rows + BOX - 1) // BOX) * BOX_BYTES
+
+    @inlined
+    def load(maps, stage, full, column, row, rows, w_row):
+        """Ask for a stage of x and w, from a column on; one thread."""
+        tma_load_2d(stage + X_BYTES, address_of(maps, (W_TILE, 0)), column, w_row, full)
+        if rows == BM:
+            tma_load_2d(stage, address_of(maps, (X_TILE, 0)), column, row, full)
+        else:
+            for first in range(0, rows, BOX):
+                x_box = uint32(stage + first * ROW_BYTES)
+                tma_load_2d(x_box, address_of(maps, (X_BOX, 0)), column, row + first, full)
+
+    @inlined
     def produce(s_tile, barriers, ring, maps, N, num_k):
         """Keep the ring of stages full; one thread."""
         for i in range(4):
             prefetch_tensormap(address_of(maps, (i, 0)))
-        x_tile_map, x_box_map = address_of(maps, (X_TILE, 0)), address_of(maps, (X_BOX, 0))
-        w_map = address_of(maps, (W_TILE, 0))
         stage, phase, tile_phase = 0, 0, 0
         while True:
             wait(barriers + TILE_READY, tile_phase)
@@ -361,25 +397,26 @@ def make_roles(config: Config) -> tuple[Any, ...]:
             group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
             if rows == 0:
                 break
-            num_boxes = int32((rows + BOX - 1) // BOX)
             for k_tile in range(num_k):
                 if k_tile == max(num_k - LOOKAHEAD, 0):
                     mbarrier_arrive(barriers + TILE_WANTED)
                 wait(barriers + EMPTY + 8 * stage, phase ^ 1)
                 full = uint32(barriers + FULL + 8 * stage)
-                mbarrier_arrive_expect_tx(full, W_BYTES + num_boxes * BOX_BYTES)
-                x_tile = uint32(ring + stage * STAGE_BYTES)
-                tma_load_2d(x_tile + X_BYTES, w_map, k_tile * BK, group * N + feature, full)
-                if rows == BM:
-                    tma_load_2d(x_tile, x_tile_map, k_tile * BK, row, full)
-                else:
-                    for box in range(num_boxes):
-                        tma_load_2d(x_tile + box * BOX_BYTES, x_box_map, k_tile * BK, row + box * BOX, full)
+                mbarrier_arrive_expect_tx(full, bytes_of(rows))
+                load(
+                    maps,
+                    uint32(ring + stage * STAGE_BYTES),
+                    full,
+                    k_tile * BK,
+                    row,
+                    rows,
+                    group * N + feature,
+                )
                 stage += 1
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1
 
-    return open_barriers, wait, schedule, produce
+    return Roles(open_barriers, wait, schedule, bytes_of, load, produce)
 
 
 @cache
@@ -397,7 +434,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
     CONSUMER_WARPS = config.num_consumers * WARPS
     PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
-    open_barriers, wait, schedule, produce = make_roles(config)
+    open_barriers, wait, schedule, _, _, produce = make_roles(config)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
     wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
     store = epilogue(config)
@@ -509,7 +546,8 @@ def bind(
     if not tickets:
         return None
     stacked = w.reshape(problem.num_groups * problem.N, problem.K)
-    maps = tensor_map.encode([(x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)])
+    boxes = (x, config.BM), (x, config.box), (stacked, config.BN), (y, config.box)
+    maps = tensor_map.encode([(matrix, Box(rows)) for matrix, rows in boxes])
     sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
     counters = to_device(np.zeros(2, np.int32))
     return Launch(
