@@ -25,7 +25,7 @@ from gemm_lessons.compare import (
     poisoned,
 )
 from gemm_lessons.problem import GroupedProblem, Inputs
-from gemm_lessons.quantize import Quantized, QuantizedInputs
+from gemm_lessons.quantize import Quantized, QuantizedInputs, turn_scales
 
 device.choose()
 
@@ -54,6 +54,7 @@ class Launch:
         arguments: the kernel's arguments; arrays must be on the device already.
         shared_bytes: dynamic shared memory per block.
         cluster: blocks per cluster along x (compute capability 9.0 on).
+        keep_alive: arrays that the kernel knows by their addresses only.
 
     Raises:
         LaunchError: an empty or too large grid, or more shared memory than the device has.
@@ -68,7 +69,9 @@ class Launch:
         *,
         shared_bytes: int = 0,
         cluster: int = 1,
+        keep_alive: tuple[Any, ...] = (),
     ) -> None:
+        self.keep_alive = keep_alive
         self.kernel = kernel
         self.grid = (grid,) if isinstance(grid, int) else tuple(grid)
         self.block = (block,) if isinstance(block, int) else tuple(block)
@@ -291,8 +294,13 @@ def to_device(array: Any) -> Any:
 
 
 def quantized_to_device(quantized: Quantized) -> Quantized:
-    """Copy values and scales to the device; what is there already stays where it is."""
-    return quantized._replace(values=to_device(quantized.values), scales=to_device(quantized.scales))
+    """Copy values and scales to the device, those of a matrix also turned; what is there already stays."""
+    scales, turned = quantized.scales, quantized.turned
+    if turned is None and isinstance(scales, np.ndarray) and scales.ndim == 2:
+        turned = turn_scales(scales)
+    if turned is not None:
+        turned = to_device(turned)
+    return quantized._replace(values=to_device(quantized.values), scales=to_device(scales), turned=turned)
 
 
 def _as_bits(array: Any) -> Any:

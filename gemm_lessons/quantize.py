@@ -54,11 +54,30 @@ class Quantized(NamedTuple):
         values: float8_e4m3fn [..., R, K].
         scales: float32 [..., ceil(R / block[0]), ceil(K / block[1])].
         block: rows and columns that share a scale.
+        turned: the scales of a matrix once more, by `turn_scales`, for who reads them a block of K at a time;
+            None if nobody has turned them.
     """
 
     values: Array
     scales: Array
     block: tuple[int, int] = ROW_BLOCK
+    turned: Array | None = None
+
+
+TURNED_ROWS = 4  # the copy engine wants rows of a multiple of 16 bytes, four scales
+
+
+def turned_shape(scales_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Shape of [R, ceil(K / 128)] scales when they are turned: K slowest, and R rounded up to four."""
+    rows, blocks = scales_shape
+    return blocks, -(-rows // TURNED_ROWS) * TURNED_ROWS
+
+
+def turn_scales(scales: Array) -> Array:
+    """Turn the scales of a matrix: float32 [R, ceil(K / 128)] -> [ceil(K / 128), R and zeros]."""
+    turned = np.zeros(turned_shape(scales.shape), np.float32)
+    turned[:, : len(scales)] = scales.T
+    return turned
 
 
 class QuantizedInputs(NamedTuple):
@@ -108,7 +127,7 @@ def quantize_whole_rows(x: Array) -> Quantized:
 
 def dequantize(quantized: Quantized) -> Array:
     """What the values stand for, float64 [..., R, K]; exact, since a product needs 28 bits."""
-    values, scales, block = quantized
+    values, scales, block, _ = quantized
     spread = spread_over_blocks(scales, block, values.shape)
     exact: Array = values.astype(np.float64) * spread.astype(np.float64)
     return exact

@@ -31,7 +31,7 @@ from gemm_lessons.ptx.convert import max_magnitude, pack_e4m3
 from gemm_lessons.ptx.global_memory import address_of, st_global_v2
 from gemm_lessons.ptx.integer import div_u32
 from gemm_lessons.ptx.shared import ld_global_v4, st_global_u32
-from gemm_lessons.quantize import BLOCK, E4M3, ROW_BLOCK, WEIGHT_BLOCK, Quantized
+from gemm_lessons.quantize import BLOCK, E4M3, ROW_BLOCK, WEIGHT_BLOCK, Quantized, turned_shape
 from gemm_lessons.schedule import ceil_div
 from gemm_lessons.small_floats import encode_e4m3
 
@@ -42,6 +42,9 @@ from numba import cuda, float32, int32, uint32  # noqa: E402  why late: the devi
 PLAIN_THREADS = 128
 FAST_THREADS = 256
 LOADS = 4  # 16-byte loads that a lane starts before it needs the first
+
+TURN_THREADS, TURN_BLOCKS = 128, 8
+TURN_SIGNATURE = "void(float32[:, ::1], float32[:, ::1])"
 
 ALL_LANES = 0xFFFFFFFF
 _WORD_BYTES = 4
@@ -330,6 +333,31 @@ def make_tiles_kernel(word_bytes: int, instruction: bool) -> Any:
             scales[slab, tile_n, tile_k] = scale
 
     return quantize_tiles_kernel
+
+
+@cuda.jit(launch_bounds=TURN_THREADS)
+def turn_kernel(scales, turned):
+    """Turn scales [R, blocks of K] to [blocks of K, R rounded up]: a thread for a row and eight blocks."""
+    row, first = cuda.grid(1), cuda.blockIdx.y * TURN_BLOCKS
+    if row < turned.shape[1]:
+        # why eight: 32 bytes of a row are what memory delivers at a time
+        for block in range(first, min(first + TURN_BLOCKS, turned.shape[0])):
+            turned[block, row] = scales[row, block] if row < scales.shape[0] else float32(0.0)
+
+
+def prepare_turn(scales: Any, turned: Any) -> Launch | None:
+    """Prepare the launch that turns scales on the device, see `quantize.turn_scales`; None if there are none.
+
+    Raises:
+        ProblemError: turned has another shape than the scales, turned.
+    """
+    wanted = turned_shape(tuple(scales.shape))
+    if tuple(turned.shape) != wanted:
+        raise ProblemError(f"turned scales are {tuple(turned.shape)}, and these need {wanted}")
+    if 0 in wanted:
+        return None
+    grid = ceil_div(wanted[1], TURN_THREADS), ceil_div(wanted[0], TURN_BLOCKS)
+    return Launch(turn_kernel, grid, TURN_THREADS, (scales, turned))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def scaled_grouped_gemm_rows(inputs: QuantizedInputs, offsets: Array, rows: Arra
         y [len(rows), N], and [len(rows), N] with the root of the sum, over the partial sums of y, of
         their squares and of the squares of their terms; float64.
     """
-    values, scales, (block_rows, block_columns) = inputs.x
+    values, scales, (block_rows, block_columns), _ = inputs.x
     x = dequantize(Quantized(values[rows], scales[rows // block_rows], (1, block_columns)))
     num_features = inputs.w.values.shape[1]
     y, squares = np.zeros((len(rows), num_features)), np.zeros((len(rows), num_features))

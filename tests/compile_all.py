@@ -198,7 +198,9 @@ def fp8_kernels():
 
 
 def quantizing_kernels():
-    """Every way to quantise: (name, kernel, signature, compute capability)."""
+    """Every way to quantise, and to turn scales: (name, kernel, signature, compute capability)."""
+    for capability in COMPUTE_CAPABILITIES:
+        yield "turn_scales", quantize_kernels.turn_kernel, quantize_kernels.TURN_SIGNATURE, capability
     for word_bytes, word in quantize_kernels.WORDS.items():
         signature = quantize_kernels.SIGNATURE.format(word=word)
         rows_signature = quantize_kernels.ROWS_SIGNATURE.format(word=word)

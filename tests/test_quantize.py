@@ -207,7 +207,7 @@ def scaled_inputs(problem=PROBLEM, *, whole_rows=False):
 
 def emulate(inputs, problem=PROBLEM, *, promote=128, scale=lambda product, k_block: product, sums=np.float32):
     """A kernel in NumPy: partial sums of `promote` products, scaled and added in float32."""
-    (xv, xs, (_, xb)), (wv, ws, (wr, wb)) = inputs
+    (xv, xs, (_, xb), _), (wv, ws, (wr, wb), _) = inputs
     y = np.zeros((problem.total_tokens, problem.N), np.float32)
     for g, (start, stop) in enumerate(zip(problem.offsets[:-1], problem.offsets[1:], strict=True)):
         w_scales = ws[g].repeat(wr, axis=0)[: problem.N]
@@ -255,7 +255,7 @@ def keep_bits(values, bits):
 
 def emulate_wgmma(inputs, problem=PROBLEM):
     """The recipe on sums of 32 products that keep 14 bits."""
-    (xv, xs, _), (wv, ws, (wr, _)) = inputs
+    (xv, xs, _, _), (wv, ws, (wr, _), _) = inputs
     y = np.zeros((problem.total_tokens, problem.N), np.float32)
     for g, (start, stop) in enumerate(zip(problem.offsets[:-1], problem.offsets[1:], strict=True)):
         w_scales = ws[g].repeat(wr, axis=0)[: problem.N]

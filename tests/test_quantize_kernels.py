@@ -10,8 +10,16 @@ from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import ProblemError
 from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.convert import pack_e4m3, unpack_e4m3
-from gemm_lessons.quantize import E4M3, Quantized, quantize, quantize_blocks, quantize_rows
-from gemm_lessons.quantize_kernels import choose_kernel, prepare, quantize_on_device
+from gemm_lessons.quantize import (
+    E4M3,
+    Quantized,
+    quantize,
+    quantize_blocks,
+    quantize_rows,
+    turn_scales,
+    turned_shape,
+)
+from gemm_lessons.quantize_kernels import choose_kernel, prepare, prepare_turn, quantize_on_device
 from gemm_lessons.small_floats import DECODED, encode_bfloat16, encode_e4m3
 
 pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
@@ -182,3 +190,20 @@ def test_what_cannot_be_quantised_is_refused():
         prepare(x, (1, 0))
     with pytest.raises(ProblemError, match=r"this needs \(4, 128\) and \(1, 1\) in blocks of \(128, 128\)"):
         prepare(x, (128, 128), prepare(x).out)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (130, 9), (128, 16), (0, 2)])
+def test_scales_are_turned_like_numpy_turns_them(shape):
+    scales = np.random.default_rng(0).random(shape, np.float32)
+    turned = to_device(np.full(turned_shape(shape), np.nan, np.float32))
+    launch = prepare_turn(to_device(scales), turned)
+    if launch:
+        launch()
+    np.testing.assert_array_equal(turned.copy_to_host(), turn_scales(scales))
+    assert (launch is None) == (0 in shape)
+
+
+def test_room_for_turned_scales_is_checked():
+    scales, room = (to_device(np.zeros(shape, np.float32)) for shape in ((6, 3), (3, 6)))
+    with pytest.raises(ProblemError, match=r"turned scales are \(3, 6\), and these need \(3, 8\)"):
+        prepare_turn(scales, room)
