@@ -40,7 +40,7 @@ from gemm_lessons.compare import output_dtype
 from gemm_lessons.interchange import as_device_array, caller_stream, empty_like_family
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError, check_offsets
-from gemm_lessons.quantize import BLOCK, ROW_BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs
+from gemm_lessons.quantize import BLOCK, ROW_BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs, turned_shape
 from gemm_lessons.schedule import ceil_div, count_tiles
 from gemm_lessons.steps import decode, hopper, hopper_fp8, tensor_core, tiled, tiled_fp8
 
@@ -130,15 +130,17 @@ class PreparedCall:
     out: Any
     choice: Choice
     frozen_counts: bool
-    _launch: Launch | None
+    _launches: tuple[Launch, ...]
     _finish: Callable[[], None]
     _arrays: tuple[Any, ...]
     _views: tuple[Any, ...]  # why kept: tensor maps hold addresses only
 
     def __call__(self, stream: Any = None) -> Any:
         """Enqueue it on a stream, the caller's current one if none is given; returns `out`."""
-        if self._launch is not None:
-            self._launch(caller_stream(stream, *self._arrays))
+        if self._launches:
+            on_stream = caller_stream(stream, *self._arrays)
+            for launch in self._launches:
+                launch(on_stream)
             self._finish()
         return self.out
 
@@ -207,12 +209,13 @@ def prepare(
             f"out is {y.dtype} {tuple(y.shape)}, and this problem needs {y_dtype} {(total_tokens, N)}"
         )
     if quantized:
-        launch = _bind_quantized(choice.step, problem, quantized, offsets_view, y)
+        launches = _bind_quantized(choice.step, problem, quantized, offsets_view, y)
     else:
-        launch = _bind(choice.step, problem, x_view, w_view, offsets_view, y)
+        launches = (_bind(choice.step, problem, x_view, w_view, offsets_view, y),)
     cuda.synchronize()  # why: small uploads return before they have landed, and other streams do not wait
     arrays, views = (x, w, out, offsets), (x_view, w_view, quantized, offsets_view, y)
-    return PreparedCall(out, choice, frozen_counts, launch, _copy_back(y, out), arrays, views)
+    wanted = tuple(launch for launch in launches if launch)
+    return PreparedCall(out, choice, frozen_counts, wanted, _copy_back(y, out), arrays, views)
 
 
 def grouped_gemm(
@@ -241,6 +244,8 @@ def grouped_gemm(
             values they multiply.  By blocks, [total_tokens, ceil(K / 128)] and
             [num_groups, ceil(N / 128), ceil(K / 128)], as DeepSeek-V3 and `quantize_inputs` make them; or
             by whole rows, [total_tokens] and [num_groups, N], as `torch._scaled_grouped_mm` takes them.
+            A third array may hold x_scales once more as `quantize.turn_scales` lays them out: without it,
+            `hopper_fp8` turns them in every call, with a small launch of its own.
         out_dtype: None, or what out has: x's dtype, or bfloat16 for FP8.
         stream: of Numba, torch, CuPy or a number; None is the current stream of x's library.
         validate: check the values of offsets.  That waits for them; without it, wrong offsets give wrong
@@ -268,25 +273,44 @@ def _with_scales(x: Any, w: Any, scales: Any) -> QuantizedInputs:
     """Check the scales of FP8 inputs, and tell the two recipes apart by their shapes."""
     if x.dtype != np.uint8:
         raise ProblemError(f"scales belong to float8_e4m3fn inputs, and x is {x.dtype}")
-    if not isinstance(scales, list | tuple) or len(scales) != 2:
-        raise ProblemError("float8_e4m3fn inputs need scales=(x_scales, w_scales)")
-    x_scales, w_scales = (
-        as_device_array(label, array) for label, array in zip(("x_scales", "w_scales"), scales, strict=True)
+    if not isinstance(scales, list | tuple) or len(scales) not in (2, 3):
+        raise ProblemError(
+            "float8_e4m3fn inputs need scales=(x_scales, w_scales), or x_scales turned as well"
+        )
+    labels = ("x_scales", "w_scales", "the turned x_scales")
+    x_scales, w_scales, *more = (
+        as_device_array(label, array) for label, array in zip(labels, scales, strict=False)
     )
+    turned = more[0] if more else None
     (total_tokens, K), (num_groups, N, _) = x.shape, w.shape
     blocks = (total_tokens, ceil_div(K, BLOCK)), (num_groups, ceil_div(N, BLOCK), ceil_div(K, BLOCK))
     rows = (total_tokens, 1), (num_groups, N, 1)
     found = tuple(x_scales.shape), tuple(w_scales.shape)
     if x_scales.dtype == w_scales.dtype == np.float32:
         if found == blocks:
-            return QuantizedInputs(Quantized(x, x_scales, ROW_BLOCK), Quantized(w, w_scales, WEIGHT_BLOCK))
+            x_quantized = Quantized(x, x_scales, ROW_BLOCK, _check_turned(turned, found[0]))
+            return QuantizedInputs(x_quantized, Quantized(w, w_scales, WEIGHT_BLOCK))
         if found in (rows, ((total_tokens,), (num_groups, N))):
             x_scales, w_scales = x_scales.reshape(*rows[0]), w_scales.reshape(*rows[1])
-            return QuantizedInputs(Quantized(x, x_scales, (1, K)), Quantized(w, w_scales, (1, K)))
+            x_quantized = Quantized(x, x_scales, (1, K), _check_turned(turned, rows[0]))
+            return QuantizedInputs(x_quantized, Quantized(w, w_scales, (1, K)))
     raise ProblemError(
         f"scales are {x_scales.dtype} {found[0]} and {w_scales.dtype} {found[1]}: use float32,"
         f" {blocks[0]} and {blocks[1]} by blocks, or {rows[0]} and {rows[1]} by whole rows"
     )
+
+
+def _check_turned(turned: Any, scales_shape: tuple[int, ...]) -> Any:
+    """Check the shape of turned scales, if there are any."""
+    if turned is None:
+        return None
+    wanted = turned_shape(scales_shape)
+    if turned.dtype != np.float32 or tuple(turned.shape) != wanted:
+        raise ProblemError(
+            f"the turned x_scales are {turned.dtype} {tuple(turned.shape)}: use float32 {wanted},"
+            " blocks of K slowest and tokens rounded up to four"
+        )
+    return turned
 
 
 def _offsets_on_device(offsets: Any, num_groups: int) -> Any:
@@ -335,8 +359,8 @@ def _bind(step: str, problem: GroupedProblem, x: Any, w: Any, offsets: Any, y: A
 
 def _bind_quantized(
     step: str, problem: GroupedProblem, inputs: QuantizedInputs, offsets: Any, y: Any
-) -> Launch | None:
-    """The FP8 step's launch on these arrays."""
+) -> tuple[Launch | None, ...]:
+    """The FP8 step's launches on these arrays."""
     chosen = device.choose()
     on_gpu = chosen.is_gpu
     if step == "decode":
@@ -344,14 +368,14 @@ def _bind_quantized(
         shares = decode.choose_config(problem, chosen.shared_bytes_per_block) if on_gpu else decode.SIM_CONFIG
         shares = replace(shares, dtype=problem.dtype)
         shares.validate(problem)
-        return decode.bind(problem, shares, x.values, w.values, offsets, y, (x.scales, w.scales))
+        return (decode.bind(problem, shares, x.values, w.values, offsets, y, (x.scales, w.scales)),)
     if step == "hopper_fp8":
         config = hopper_fp8.choose_config(problem) if on_gpu else hopper_fp8.SIM_CONFIG
         config.validate(problem)
-        return hopper_fp8.bind(problem, config, *inputs, offsets, y)
+        return tuple(hopper_fp8.bind(problem, config, *inputs, offsets, y).values())
     plain = tiled_fp8.choose_config() if on_gpu else tiled_fp8.SIM_CONFIG
     plain.validate(problem)
-    return tiled_fp8.bind(problem, plain, *inputs, offsets, y)
+    return (tiled_fp8.bind(problem, plain, *inputs, offsets, y),)
 
 
 def _copy_back(y: Any, out: Any) -> Callable[[], None]:

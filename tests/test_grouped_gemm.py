@@ -20,7 +20,7 @@ from gemm_lessons.compare import (
 from gemm_lessons.grouped_gemm import choose_step, prepare
 from gemm_lessons.launch import to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError
-from gemm_lessons.quantize import quantize_inputs
+from gemm_lessons.quantize import quantize_inputs, turn_scales
 from gemm_lessons.reference import grouped_gemm_rows
 
 ON_GPU = device.choose().is_gpu
@@ -92,6 +92,20 @@ def test_fp8_with_scales(counts, K, whole_rows, step):
     if device.choose().compute_capability[0] == 9:
         assert call.choice.step == step
     assert_scaled_right(problem, inputs, on_host(call()))
+
+
+def test_fp8_with_turned_scales_is_one_launch_and_the_same():
+    problem = GroupedProblem((5, 0, 62), N, 144, "float8_e4m3fn")
+    inputs = scaled_inputs_of(problem)
+    (x, x_scales), (w, w_scales) = map(on_device, inputs)
+    offsets, turned = to_device(problem.offsets), to_device(turn_scales(inputs.x.scales))
+    got = [
+        on_host(prepare(x, w, offsets, scales=scales)()).view(np.uint16)
+        for scales in ((x_scales, w_scales), (x_scales, w_scales, turned))
+    ]
+    np.testing.assert_array_equal(*got)
+    with pytest.raises(ProblemError, match=r"turned x_scales are float32 \(67, 2\): use float32 \(2, 68\)"):
+        prepare(x, w, offsets, scales=(x_scales, w_scales, x_scales))
 
 
 def test_fp8_takes_bits_and_scales_of_whole_rows_without_their_last_axis():

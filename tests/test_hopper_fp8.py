@@ -79,6 +79,7 @@ def test_tails_of_n_and_k(N, K, whole_rows):
         ({"BM": 256, "num_buffers": 2}, (1, 193)),
         pytest.param({"BM": 128, "BN": 128, "num_buffers": 1}, (129, 65), marks=pytest.mark.slow),
         pytest.param({"BM": 256, "BN": 128, "num_buffers": 4}, (193,), marks=pytest.mark.slow),
+        ({"BM": 256, "BN": 128, "num_buffers": 2}, (193,)),
         pytest.param({"stealing": False, "band": 1}, (BM + 5, 0, 3 * BM - 2), marks=pytest.mark.slow),
     ],
     ids=str,

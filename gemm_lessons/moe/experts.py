@@ -190,11 +190,10 @@ def bind_quantized(
         on_gpu = device.choose().is_gpu
         config = hopper_fp8.choose_config(shape.problem) if on_gpu else hopper_fp8.SIM_CONFIG
         config.validate(shape.problem)
-        gemm = hopper_fp8.bind(shape.problem, config, x, w, offsets, y)
-        return (gemm,) if gemm else ()
+        return tuple(hopper_fp8.bind(shape.problem, config, x, w, offsets, y).values())
 
     def inputs_of(total: int) -> QuantizedInputs:
-        return QuantizedInputs(x._replace(values=x.values[:total], scales=x.scales[:total]), w)
+        return QuantizedInputs(Quantized(x.values[:total], x.scales[:total]), w)
 
     return (HostPlanned(step, shape, inputs_of, y, host),)
 

@@ -3,9 +3,9 @@
 Picture:
   one tile; now the tokens are the left operand, for then a scale is one number to a row of sums
                           128 features, which share one scale of w      block of 384 threads
-                        +-----------------------+   producer   asks TMA for stage after stage
-    tokens   0 to  63   | consumer 0, part 0    |   scheduler  takes tickets, hands tiles out
-            64 to 127   | consumer 1, part 0    |   scaler     x_scales * w_scales, for every stage
+                        +-----------------------+   producer   asks TMA for stage after stage,
+    tokens   0 to  63   | consumer 0, part 0    |              x_scales among it, and adds w's scale
+            64 to 127   | consumer 1, part 0    |   scheduler  takes tickets, hands tiles out
            128 to 191   | consumer 0, part 1    |   consumers  2 x 128 threads: wgmma into part, then
            192 to 255   | consumer 1, part 1    |              acc += scale * part, and the epilogue
                         +-----------------------+
@@ -16,7 +16,8 @@ Picture:
 What changed: wgmma takes e4m3, and a stage of 128 bytes a row is 128 of K: one block of scales.  Its sums
 keep some 14 bits only, so each stage starts new ones, and moves them to float32 registers with their
 scales.  That takes a second set of accumulators, so a consumer multiplies 64 tokens at a time, reusing it.
-A warp writes its own 16 tokens of output, and waits for no other.
+A warp writes its own 16 tokens of output, and waits for no other.  Scales of x are wanted a block of K at a
+time, for neighbouring tokens, so they lie turned, K slowest (`quantize.turn_scales`), and TMA brings them.
 
 Why it should help: half the bytes, and twice the products a cycle.  While one consumer moves its sums, the
 other one's products keep the tensor cores busy.  `hopper` has tokens on wgmma's n, where every sum's scale
@@ -29,11 +30,11 @@ What to measure: time over torch._scaled_grouped_mm, with and without fast accum
 `hopper` on the same problem; and `whole_rows`, which shows what scales by block cost.
 
 Role card
-    barrier         a phase ends after                                       and then
-    full[stage]     1 (producer) + 32 (scaler's lanes) + 128 bytes a row     consumers may read it all
-    empty[stage]    4 arrivals a consumer warpgroup (its warps)              it may be overwritten
-    tile_ready      1 arrival (scheduler)                                    s_tile names the next tile
-    tile_wanted     1 (producer) + 1 (scaler) + 4 a consumer warpgroup       s_tile may be overwritten
+    barrier         a phase ends after                                        and then
+    full[stage]     1 arrival (producer) + 128 bytes a row + 4 a token        consumers may read the stage
+    empty[stage]    4 arrivals a consumer warpgroup (its warps)               it may be overwritten
+    tile_ready      1 arrival (scheduler)                                     s_tile names the next tile
+    tile_wanted     1 (producer) + 4 a consumer warpgroup                     s_tile may be overwritten
 """
 
 from __future__ import annotations
@@ -50,10 +51,10 @@ from gemm_lessons.compare import WGMMA_E4M3_BITS
 from gemm_lessons.launch import Launch, Prepared, guarded_output, launch_parts, to_device
 from gemm_lessons.problem import GroupedProblem, ProblemError
 from gemm_lessons.ptx.compiling import inlined, one_of, whole_kernel
-from gemm_lessons.ptx.global_memory import address_of, ld_global_f32
+from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.integer import late
 from gemm_lessons.ptx.matrix import pack_bf16, stmatrix_x4
-from gemm_lessons.ptx.mbarrier import mbarrier_arrive
+from gemm_lessons.ptx.mbarrier import mbarrier_arrive, mbarrier_arrive_expect_tx
 from gemm_lessons.ptx.shared import (
     ld_shared_f32,
     ld_shared_v4,
@@ -63,7 +64,14 @@ from gemm_lessons.ptx.shared import (
 )
 from gemm_lessons.ptx.special_registers import tid_x
 from gemm_lessons.ptx.sync import fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc
-from gemm_lessons.ptx.tma import tma_store_2d, tma_store_commit, tma_store_wait, tma_store_wait_read
+from gemm_lessons.ptx.tma import (
+    prefetch_tensormap,
+    tma_load_2d,
+    tma_store_2d,
+    tma_store_commit,
+    tma_store_wait,
+    tma_store_wait_read,
+)
 from gemm_lessons.ptx.wgmma import (
     STEP_K,
     matrix_descriptor,
@@ -73,12 +81,14 @@ from gemm_lessons.ptx.wgmma import (
     wgmma_fence,
     wgmma_wait,
 )
-from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs
+from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs, turned_shape
+from gemm_lessons.quantize_kernels import prepare_turn
 from gemm_lessons.schedule import ceil_div
 from gemm_lessons.steps import hopper
 from gemm_lessons.steps._host import ConfigError, begin_quantized
 from gemm_lessons.steps.hopper import (
     CONSUMER_REGISTERS,
+    LOOKAHEAD,
     PRODUCER_REGISTERS,
     ROW_BYTES,
     SWIZZLE_BYTES,
@@ -87,22 +97,22 @@ from gemm_lessons.steps.hopper import (
     count_work,
     make_roles,
 )
+from gemm_lessons.tensor_map import Box
 from gemm_lessons.tile_queue import most_tickets
 
 launch = launch_parts
 
-SIGNATURE = (
-    "void(uint8[:,::1], int32[::1], int32, int32, int32,"
-    " float32[:,::1], float32[:,:,::1], uint16[:,::1], int32[::1])"
-)
+SIGNATURE = "void(uint8[:,::1], int32[::1], int32, int32, int32, float32[:,:,::1], uint16[:,::1], int32[::1])"
 
 BK = BLOCK  # one block of scales, and one swizzled row, in a stage
 BK_SHIFT = BK.bit_length() - 1
-LANES = 32
 WARPGROUP_TOKENS, WARP_TOKENS = 64, 16  # rows of a wgmma: all, and those whose sums one warp holds
 BOX_FEATURES = ROW_BYTES // 2  # of output, in a swizzled row
 BOX_SUMS = BOX_FEATURES // 2  # that a thread holds of them: 64 x 64 over 128 threads
 ALL_LANES = 0xFFFFFFFF
+X_SCALES, W_SCALES = 4, 5  # rows of the tensor maps, after those of `hopper`
+WEIGHT_BYTES = 4  # a stage's scale of w
+SKEWS = 4  # TMA reads from a multiple of 16 bytes on: up to three scales of the tokens before
 
 
 @dataclass(frozen=True)
@@ -128,10 +138,14 @@ class Config(hopper.Config):
         return min(self.BM // WARPGROUP_TOKENS, 2)
 
     @property
-    def arrivals(self) -> dict[str, int]:
-        """How many arrivals end a phase of each barrier: the role card's numbers."""
-        alone = super().arrivals
-        return alone | {"full": alone["full"] + LANES, "tile_wanted": alone["tile_wanted"] + 1}
+    def num_parts(self) -> int:
+        """Parts of a tile: 64 tokens for each consumer."""
+        return self.BM // (self.num_consumers * WARPGROUP_TOKENS)
+
+    @property
+    def least_piece(self) -> int:
+        """Tiles are cut into pieces of a multiple of so many tokens: those of a warpgroup."""
+        return WARPGROUP_TOKENS
 
     @property
     def buffer_bytes(self) -> int:
@@ -139,9 +153,14 @@ class Config(hopper.Config):
         return WARP_TOKENS * ROW_BYTES
 
     @property
+    def part_scales(self) -> int:
+        """Scales that TMA fetches for a part: one for each token, and those that it cannot begin behind."""
+        return self.num_consumers * WARPGROUP_TOKENS + SKEWS
+
+    @property
     def scale_bytes(self) -> int:
-        """A stage's scales, one float32 for each token."""
-        return self.BM * 4
+        """Shared memory for them."""
+        return ceil_div(self.part_scales * 4, ROW_BYTES) * ROW_BYTES
 
     @property
     def feature_bytes(self) -> int:
@@ -152,7 +171,7 @@ class Config(hopper.Config):
     def shared_bytes(self) -> int:
         """Dynamic shared memory: the ring, the output buffers, the scales, and slack to align them."""
         buffers = self.num_consumers * WARPS * self.num_buffers * self.buffer_bytes
-        scales = self.num_stages * self.scale_bytes + 2 * self.feature_bytes
+        scales = self.num_stages * (self.num_parts * self.scale_bytes + WEIGHT_BYTES) + 2 * self.feature_bytes
         return self.num_stages * self.stage_bytes + buffers + scales + SWIZZLE_BYTES
 
     def check_problem(self, problem: GroupedProblem) -> None:
@@ -195,19 +214,20 @@ def make_kernel(config: Config) -> Any:
     STAGE_BYTES, BUFFER_BYTES, SCALE_BYTES = config.stage_bytes, config.buffer_bytes, config.scale_bytes
     CONSUMERS, WHOLE_ROWS = config.num_consumers, config.whole_rows
     CONSUMER_WARPS = CONSUMERS * WARPS
-    PRODUCER_WARP, SCHEDULER_WARP, SCALER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1, CONSUMER_WARPS + 2
+    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
     X_BYTES, BUFFERS_AT = BM * ROW_BYTES, STAGES * STAGE_BYTES
     SCALES_AT = BUFFERS_AT + CONSUMER_WARPS * BUFFERS * BUFFER_BYTES
     PART = BN // 2  # partial sums: 64 x BN float32 over 128 threads
-    MOST_PARTS = BM // (CONSUMERS * WARPGROUP_TOKENS)
+    MOST_PARTS, PART_SCALES = config.num_parts, config.part_scales
+    STAGE_SCALES = MOST_PARTS * SCALE_BYTES
     NEXT_PART = CONSUMERS * WARPGROUP_TOKENS  # tokens from one part of a warpgroup to its next
     ACCUMULATORS = MOST_PARTS * PART
     BOXES = BN // BOX_FEATURES
-    SCALES = BM // LANES  # that each lane of the scaler handles
-    FEATURES_AT, FEATURE_BYTES = SCALES_AT + STAGES * SCALE_BYTES, config.feature_bytes
+    FEATURES_AT, FEATURE_BYTES = SCALES_AT + STAGES * STAGE_SCALES, config.feature_bytes
+    WEIGHTS_AT = FEATURES_AT + 2 * FEATURE_BYTES
     NUM_BARRIERS = 2 * STAGES + 2
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
-    open_barriers, wait, schedule, produce = make_roles(config)
+    open_barriers, wait, schedule, bytes_of, load, _ = make_roles(config)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
     wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
     wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
@@ -215,48 +235,60 @@ def make_kernel(config: Config) -> Any:
 
     @inlined
     def take_tile(s_tile, barriers, tile_phase):
-        """Wait for the next tile and read it: group, first row, rows, first feature; a whole warp."""
+        """Wait for the next tile and read it: first row, rows, first feature; a whole warp."""
         wait(barriers + TILE_READY, tile_phase)
-        group, row, rows, feature = int32(0), int32(0), int32(0), int32(0)
+        row, rows, feature = int32(0), int32(0), int32(0)
         if tid_x() & 31 == 0:  # why one lane: who reads s_tile says itself that it has
-            group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
+            row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
             mbarrier_arrive(barriers + TILE_WANTED)
-        group, row = cuda.shfl_sync(ALL_LANES, group, 0), cuda.shfl_sync(ALL_LANES, row, 0)
-        return group, row, cuda.shfl_sync(ALL_LANES, rows, 0), cuda.shfl_sync(ALL_LANES, feature, 0)
+        row, rows = cuda.shfl_sync(ALL_LANES, row, 0), cuda.shfl_sync(ALL_LANES, rows, 0)
+        return row, rows, cuda.shfl_sync(ALL_LANES, feature, 0)
 
     @inlined
-    def scale(s_tile, barriers, ring, x_scales, w_scales, N, num_k):
-        """Put the product of both scales into every stage, one float32 a token; one warp."""
-        lane = int32(cuda.threadIdx.x & 31)
-        scales, features = uint32(ring + SCALES_AT + lane * 4), uint32(ring + FEATURES_AT + lane * 4)
-        mine = cuda.local.array(SCALES, float32)
+    def produce(s_tile, barriers, ring, maps, w_scales, N, num_k):
+        """Keep the ring of stages full, scales among them; one thread."""
+        for i in range(6 if WHOLE_ROWS else 5):
+            prefetch_tensormap(address_of(maps, (i, 0)))
         stage, phase, tile_phase = int32(0), int32(0), int32(0)
         while True:
-            group, row, rows, feature = take_tile(s_tile, barriers, tile_phase)
+            wait(barriers + TILE_READY, tile_phase)
+            group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
             if rows == 0:
                 break
-            if WHOLE_ROWS:
-                # why two sets, in turn: the consumers may still be storing the tile before.
-                for i in range(0, BN, LANES):
-                    column = int32(feature + i + lane)
-                    one = ld_global_f32(address_of(w_scales, (group, column, 0)), int32(column < N))
-                    st_shared_f32(features + tile_phase * FEATURE_BYTES + i * 4, one)
-            tile_phase = int32(tile_phase ^ 1)
+            w_block = min(feature >> BK_SHIFT, w_scales.shape[1] - 1)
             for k_tile in range(num_k):
-                weight, block = float32(1), int32(0)
+                if k_tile == max(num_k - LOOKAHEAD, 0):
+                    mbarrier_arrive(barriers + TILE_WANTED)
+                weight, num_bytes = float32(1), int32(bytes_of(rows) + MOST_PARTS * PART_SCALES * 4)
                 if not WHOLE_ROWS:
-                    weight, block = w_scales[group, feature >> BK_SHIFT, k_tile], int32(k_tile)
-                for i in range(SCALES):
-                    token = int32(i * LANES + lane)
-                    mine[i] = ld_global_f32(address_of(x_scales, (row + token, block)), int32(token < rows))
-                # why after the loads: their latency passes while the consumers empty the stage.
+                    weight = w_scales[group, w_block, k_tile]  # why before the wait: its latency passes there
+                elif k_tile == 0:
+                    num_bytes = int32(num_bytes + FEATURE_BYTES)
                 wait(barriers + EMPTY + 8 * stage, phase ^ 1)
-                for i in range(SCALES):
-                    st_shared_f32(scales + stage * SCALE_BYTES + i * (LANES * 4), mine[i] * weight)
-                mbarrier_arrive(barriers + FULL + 8 * stage)  # every lane, for what it has written
+                full = uint32(barriers + FULL + 8 * stage)
+                st_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES), weight)
+                mbarrier_arrive_expect_tx(full, num_bytes)
+                load(
+                    maps,
+                    uint32(ring + stage * STAGE_BYTES),
+                    full,
+                    k_tile * BK,
+                    row,
+                    rows,
+                    group * N + feature,
+                )
+                for i in range(MOST_PARTS):
+                    scales = uint32(ring + SCALES_AT + stage * STAGE_SCALES + i * SCALE_BYTES)
+                    first, block = (row & -SKEWS) + i * NEXT_PART, 0 if WHOLE_ROWS else k_tile
+                    tma_load_2d(scales, address_of(maps, (X_SCALES, 0)), first, block, full)
+                if WHOLE_ROWS and k_tile == 0:
+                    # why two sets, in turn: the consumers may still be storing the tile before.
+                    features = uint32(ring + FEATURES_AT + tile_phase * FEATURE_BYTES)
+                    tma_load_2d(features, address_of(maps, (W_SCALES, 0)), feature, group, full)
                 stage = int32(stage + 1)
                 if stage == STAGES:
                     stage, phase = int32(0), int32(phase ^ 1)
+            tile_phase = int32(tile_phase ^ 1)
 
     @inlined
     def start(part, x, w, again):
@@ -282,24 +314,28 @@ def make_kernel(config: Config) -> Any:
 
     def make_multiply(num_parts):
         @inlined
-        def multiply(acc, part, barriers, ring, num_k, stage, phase):
+        def multiply(acc, part, barriers, ring, num_k, row, stage, phase):
             """Set acc to this warpgroup's parts of the tile, 64 tokens each, over all of K."""
             thread = int32(tid_x())  # why again: what is computed from it must not live longer than this loop
             first = int32((thread >> 7) * WARPGROUP_TOKENS)
             token = int32(first + ((thread >> 5) & 3) * WARP_TOKENS + ((thread & 31) >> 2))
-            scales = uint32(ring + SCALES_AT + token * 4)
+            scales = uint32(ring + SCALES_AT + (token + (row & (SKEWS - 1))) * 4)
             for i in range(ACCUMULATORS):
                 acc[i] = float32(0)
             left = num_k
             while left > 0:
                 left = int32(left - 1)
                 wait(barriers + FULL + 8 * stage, phase)
-                tile, here = uint32(ring + stage * STAGE_BYTES), uint32(scales + stage * SCALE_BYTES)
+                tile, here = uint32(ring + stage * STAGE_BYTES), uint32(scales + stage * STAGE_SCALES)
+                weight = float32(0)
+                if num_parts > 0:
+                    weight = ld_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES))
                 w = matrix_descriptor(tile + X_BYTES)
                 for i in range(num_parts):
+                    # why before the products: their issue should not wait for these numbers
+                    upper = weight * ld_shared_f32(here + i * SCALE_BYTES)
+                    lower = weight * ld_shared_f32(here + i * SCALE_BYTES + 32)  # eight tokens on
                     start(part, matrix_descriptor(tile + (first + i * NEXT_PART) * ROW_BYTES), w, i > 0)
-                    upper = ld_shared_f32(here + i * NEXT_PART * 4)
-                    lower = ld_shared_f32(here + i * NEXT_PART * 4 + 32)  # eight tokens on
                     wait_for_products()
                     if i == num_parts - 1:
                         cuda.syncwarp()  # why: the whole warp must have read its scales
@@ -350,12 +386,13 @@ def make_kernel(config: Config) -> Any:
             if rows >= WARP_TOKENS:
                 if lane == 0:
                     tma_store_2d(y_map, column, row, buffer)
-                    tma_store_commit()
             elif column + (lane & 7) * 8 < N:
                 # why not TMA: it would write the whole box, over the next expert's rows.
                 for one in range(lane >> 3, rows, 4):
                     e, f, g, h = ld_shared_v4(buffer + one * ROW_BYTES + ((lane ^ one) & 7) * 16)
                     st_global_v4(address_of(y, (row + one, column + (lane & 7) * 8)), e, f, g, h)
+            if lane == 0:
+                tma_store_commit()  # why also when TMA stores nothing: the wait counts empty groups, too
 
     @inlined
     def consume(s_tile, s_kept, barriers, ring, maps, y, N, K):
@@ -364,7 +401,7 @@ def make_kernel(config: Config) -> Any:
         part = cuda.local.array(PART, float32)
         stage, phase, tile_phase = int32(0), int32(0), int32(0)
         while True:
-            _, row, rows, feature = take_tile(s_tile, barriers, tile_phase)
+            row, rows, feature = take_tile(s_tile, barriers, tile_phase)
             if rows == 0:
                 break
             if tid_x() & 31 == 0:  # why into shared memory: the multiplication needs the registers
@@ -375,7 +412,7 @@ def make_kernel(config: Config) -> Any:
                 if rows > (tid_x() >> 7) * WARPGROUP_TOKENS + i * NEXT_PART:
                     num_parts = int32(i + 1)
             num_k = int32((late(K) + BK - 1) >> BK_SHIFT)
-            stage, phase = multiply(num_parts, acc, part, barriers, ring, num_k, stage, phase)
+            stage, phase = multiply(num_parts, acc, part, barriers, ring, num_k, row, stage, phase)
 
             warp = int32(tid_x() >> 5)
             row, rows, feature = int32(0), int32(0), int32(0)
@@ -398,7 +435,7 @@ def make_kernel(config: Config) -> Any:
             wait_for_stores()  # why: the block's shared memory is gone when it ends
 
     @whole_kernel(config.num_threads)
-    def hopper_fp8_kernel(maps, offsets, total_tokens, N, K, x_scales, w_scales, y, counters):
+    def hopper_fp8_kernel(maps, offsets, total_tokens, N, K, w_scales, y, counters):
         s_tile = cuda.shared.array(4, int32)
         s_kept = cuda.shared.array((CONSUMER_WARPS, 3), int32)
         s_barriers = cuda.shared.array(NUM_BARRIERS, uint64)
@@ -416,10 +453,8 @@ def make_kernel(config: Config) -> Any:
             give_registers()
             if warp == SCHEDULER_WARP:
                 schedule(s_tile, barriers, offsets, total_tokens, N, counters)
-            elif warp == SCALER_WARP:
-                scale(s_tile, barriers, ring, x_scales, w_scales, N, num_k)
             elif warp == PRODUCER_WARP and cuda.threadIdx.x & 31 == 0:
-                produce(s_tile, barriers, ring, maps, N, num_k)
+                produce(s_tile, barriers, ring, maps, w_scales, N, num_k)
         else:
             take_registers()
             consume(s_tile, s_kept, barriers, ring, maps, y, N, K)
@@ -429,14 +464,15 @@ def make_kernel(config: Config) -> Any:
 
 def bind(
     problem: GroupedProblem, config: Config, x: Quantized, w: Quantized, offsets: Any, y: Any
-) -> Launch | None:
-    """Prepare the launch for arrays that exist; None if there is nothing to do.
+) -> dict[str, Launch]:
+    """Prepare the launches for arrays that exist, by name: "turn", where it is needed, and "gemm".
 
     Args:
         problem: its N, K, num_groups and total_tokens; how tokens are routed is read from offsets, by
             every launch anew.
         config: compile-time constants that fit the problem; its `whole_rows` is set to what w is.
         x: e4m3 bits [total_tokens, K] on the device, and their scales; the caller keeps them alive, and w, y.
+            Where they are not there turned, each call turns them.
         w: e4m3 bits [num_groups, N, K], and their scales.
         offsets: int32 device array [num_groups + 1].
         y: bfloat16 device array [total_tokens, N].
@@ -444,21 +480,35 @@ def bind(
     config = replace(config, whole_rows=w.block != WEIGHT_BLOCK)
     tickets = most_tickets(problem, config.BM, config.BN)
     if not tickets:
-        return None
+        return {}
+    launches: dict[str, Launch] = {}
+    turned = x.turned
+    if turned is None:
+        turned = cuda.device_array(turned_shape(x.scales.shape), np.float32)
+        turn = prepare_turn(x.scales, turned)
+        launches |= {"turn": turn} if turn else {}
     x_bits, w_bits = x.values.view(np.uint8), w.values.view(np.uint8)
     stacked = w_bits.reshape(problem.num_groups * problem.N, problem.K)
-    maps = tensor_map.encode(
-        [(x_bits, config.BM), (x_bits, config.box), (stacked, config.BN), (y, WARP_TOKENS)]
-    )
+    boxes = [
+        (x_bits, Box(config.BM)),
+        (x_bits, Box(config.box)),
+        (stacked, Box(config.BN)),
+        (y, Box(WARP_TOKENS)),
+        (turned, Box(1, config.part_scales)),
+    ]
+    if config.whole_rows:
+        boxes.append((w.scales.reshape(problem.num_groups, problem.N), Box(1, config.BN)))
     sizes = (np.int32(problem.total_tokens), np.int32(problem.N), np.int32(problem.K))
     counters = to_device(np.zeros(2, np.int32))
-    return Launch(
+    launches["gemm"] = Launch(
         make_kernel(config),
         min(device.choose().num_sms, tickets),
         config.num_threads,
-        (maps, offsets, *sizes, x.scales, w.scales, y.view(np.uint16), counters),
+        (tensor_map.encode(boxes), offsets, *sizes, w.scales, y.view(np.uint16), counters),
         shared_bytes=config.shared_bytes,
+        keep_alive=(turned,),
     )
+    return launches
 
 
 def prepare(
@@ -479,9 +529,8 @@ def prepare(
     """
     config, x, w = begin_quantized(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
-    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
-    work = count_work(problem, config, gemm, WARPGROUP_TOKENS, BK)
-    parts = {"gemm": gemm} if gemm else {}
+    parts = bind(problem, config, x, w, to_device(problem.offsets), y)
+    work = count_work(problem, config, parts.get("gemm"), WARPGROUP_TOKENS, BK)
     return Prepared(
         problem, config, parts, output, work, (config.BM, config.BN), (x, w), accumulator_bits=WGMMA_E4M3_BITS
     )
