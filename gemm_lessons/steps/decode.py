@@ -3,23 +3,24 @@
 Picture:
     the weights that anyone wants, slab after slab, in one line; empty experts have none
 
-      expert 0, features 0-127 | expert 0, 128-255 | expert 2, 0-127 | expert 2, 128-255 | ...
-      '----- block 0 -----' '----- block 1 -----' '----- block 2 -----' '----- block 3 -----' ...
+      expert 0, features 0-31 | expert 0, 32-63 | expert 2, 0-31 | expert 2, 32-63 | ...
+      '----- block 0 -----' '----- block 1 -----' '----- block 2 -----' '----- block 3 ---
 
-    slab      128 features x 256 bytes of K, 32 KB, and the same K of the expert's tokens
+    slab      32 features x 512 bytes of K, 16 KB, and the same K of the expert's tokens
     ring      of slabs in shared memory; cp.async has all but one of them on their way at any time
     plane     of warps, one for each 128 bytes of a slab's rows; a tile's end adds the planes' sums
-    tile      128 features x all K.  If blocks share it, each leaves its sums in global memory, and the
+    tile      32 features x all K.  If blocks share it, each leaves its sums in global memory, and the
               last of them to come adds them up, in the order of k whoever came when
 
-What changed: work is cut by bytes, not by tiles, so every SM reads from start to end; 256 tiles on 132 SMs
-would leave some of them idle in the second round. The sum over K is cut where a share ends (split-K), and
-always added in the same order: the same bits every time. No warp has a role, no copy engine is needed.
+What changed: work is cut by bytes, not by tiles, so every SM reads from start to end; 256 tiles of 128
+features on 132 SMs would leave some of them idle in the second round. The sum over K is cut where a share
+ends (split-K), and always added in the same order: the same bits every time. No warp has a role, no copy
+engine is needed.
 
 Why it should help: with four tokens a byte of weights takes part in four multiply-adds, and a GPU can do
 a hundred in the time of reading one. Only memory counts. Bytes in flight = bandwidth x latency = 4.8 TB/s
-x 0.8 us = 3.8 MB, 29 KB on each of 132 SMs, if no request had to queue; a ring keeps 160 KB on their way.
-DRAM wants to be read in long pieces: 256 bytes of a row at a time, where 128 cost a tenth of the speed.
+x 0.8 us = 3.8 MB, 29 KB on each of 132 SMs, if no request had to queue; two rings keep 144 KB on their way.
+DRAM wants to be read in long pieces: 512 bytes of a row at a time, where 128 cost a tenth of the speed.
 
 When it will not: many tokens. Each tile reads its tokens from L2 again, half as many bytes as it reads of
 weights at 64 tokens; an expert with more has its weights read once for each 64.
@@ -91,7 +92,7 @@ MMA_BITS = 22  # of float32 sums, where tensor cores align their addends: see co
 MOST_TOKENS = 64
 MOST_STAGES, MOST_PLANES = 8, 4
 ENOUGH_STAGES = 4
-STATIC_BYTES = 256  # what a block needs beside the ring and the planes' sums
+STATIC_BYTES = 1536  # what a block needs beside the ring and the planes' sums, and what CUDA takes
 MOST_SLABS = 2**31 - 1
 FP8 = "float8_e4m3fn"
 
@@ -220,6 +221,11 @@ SIM_CONFIG = Config(BN=32, num_stages=3, least_slabs=1)
 def choose_config(problem: GroupedProblem, shared_bytes_per_block: int) -> Config:
     """Tiles for an expert with four times the average number of tokens, and the deepest ring that fits.
 
+    Long pieces of rows come first, in narrow tiles, whose blocks are so small that two of them share an
+    SM: while one hands in its sums, the other reads.  Tokens are read once for each tile, so more than 16
+    of them want wide tiles.  A GPU with less shared memory takes the first shape that leaves it a ring of
+    four slabs.
+
     An expert that fits into one tile has its weights read once.  Room for fewer tokens leaves more for
     slabs, so for bytes on their way.  The rule looks at the sum of the counts only, so that it holds for
     every routing that a replayed graph may bring.
@@ -230,11 +236,15 @@ def choose_config(problem: GroupedProblem, shared_bytes_per_block: int) -> Confi
     """
     wanted = 4 * ceil_div(problem.total_tokens, problem.num_groups)
     tokens = next((width for width in (16, 32) if wanted <= width), MOST_TOKENS)
-    # why not two planes there: with 512 threads each has 128 registers, too few for so many sums of e4m3
-    wide = problem.dtype == FP8 and tokens == MOST_TOKENS
-    for slab_bytes in (128,) if wide else (256, 128):
-        config = Config(tokens=tokens, slab_bytes=slab_bytes, dtype=problem.dtype)
-        room = shared_bytes_per_block - config.sum_bytes - STATIC_BYTES
+    shapes = [(32, 512, 2), (128, 256, 1), (128, 128, 1)]  # features, bytes of a row, blocks on an SM
+    if tokens > 16:
+        shapes = shapes[1:]
+    if problem.dtype == FP8 and tokens == MOST_TOKENS:
+        # why not two planes: with 512 threads each has 128 registers, too few for so many sums of e4m3
+        shapes = shapes[1:]
+    for BN, slab_bytes, blocks in shapes:
+        config = Config(BN, tokens, slab_bytes, blocks_per_sm=blocks, dtype=problem.dtype)
+        room = shared_bytes_per_block // blocks - config.sum_bytes - STATIC_BYTES
         config = replace(config, num_stages=min(room // config.stage_bytes, MOST_STAGES))
         if config.num_stages >= ENOUGH_STAGES:
             break
