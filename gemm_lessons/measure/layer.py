@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from gemm_lessons.launch import Graph, launch_parts
+from gemm_lessons.launch import Graph, HasParts, launch_parts
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.results import Kind, Measurement, Record, StageWork, now, save
 from gemm_lessons.measure.timing import CudaGpu, Gpu, Rules, Timing, summarize, time_calls
 from gemm_lessons.moe import layer
-from gemm_lessons.moe.layer import Config, LayerInputs, LayerProblem, PreparedLayer
+from gemm_lessons.moe.layer import Config, LayerInputs, LayerProblem
 from gemm_lessons.moe.router import TopK
 from gemm_lessons.problem import ProblemError
 from gemm_lessons.quantize import BLOCK
@@ -97,8 +97,8 @@ def counted(problem: LayerProblem, config: Config) -> dict[str, StageWork]:
     return found
 
 
-def time_stages(prepared: PreparedLayer, gpu: Gpu, rules: Rules) -> dict[str, Timing]:
-    """Time every stage between two events, in one pass through the layer."""
+def time_stages(prepared: HasParts, gpu: Gpu, rules: Rules) -> dict[str, Timing]:
+    """Time every stage between two events, in one pass through all of them."""
     for _ in range(rules.warmups):
         launch_parts(prepared, gpu.stream)
     gpu.wait()

@@ -4,6 +4,7 @@
 
 A kernel's bytes are the fewest that it can move: every token and row read once and written once.  What is
 too small to fill the device (count, scan, place, choose) has a time and no percentage that means anything.
+Count, scan and place are timed in turn, between events, behind one flush of the cache.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.measure import machine
+from gemm_lessons.measure.layer import time_stages
 from gemm_lessons.measure.results import FOLDER, now
 from gemm_lessons.measure.roofline import peaks
 from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, time_calls
@@ -27,7 +29,7 @@ from gemm_lessons.moe import fused, permute, router_kernels
 from gemm_lessons.moe.router import TopK
 from gemm_lessons.problem import DTYPES
 
-PATH = FOLDER / "permutation" / "h200.json"
+PATH = FOLDER / "permutation" / "h100.json"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,9 @@ def measure(shape: Shape, gpu: CudaGpu, copy_bytes_per_s: float, rules: Rules) -
         except Exception as error:
             raise TimingError(f"{name} failed on {shape}: {error}") from error
     chain = [name for name in parts if name not in ("gather by row", "scatter")]
-    calls = parts | {
+    # why not alone: scan turns its input into its output, so it may run once after each count
+    in_turn = time_stages(SimpleNamespace(parts=order.parts), gpu, rules)
+    calls = {name: part for name, part in parts.items() if name not in in_turn} | {
         "count, scan, place": _graph(order.parts),
         "router and gather, parts": _graph({name: parts[name] for name in chain}),
         "router and gather, fused": _graph({"fused": together}),
@@ -115,7 +119,7 @@ def measure(shape: Shape, gpu: CudaGpu, copy_bytes_per_s: float, rules: Rules) -
         "router and gather, parts": tokens + rows + 4 * slots,
         "router and gather, fused": tokens + rows + 4 * slots,
     }
-    lines = []
+    lines = [Line(name, timing.median_us, timing.iqr_us, 0, None) for name, timing in in_turn.items()]
     for name, call in calls.items():
         timing = time_calls([call], gpu, rules)
         percent = None

@@ -327,7 +327,7 @@ def make_place_slots(config: Config) -> Any:
                 for other in range(warp):
                     rank += s_counts[other, expert]
                 row = int32(-1)
-                if rank < capacity:
+                if rank < capacity and offsets[expert] + rank < source.shape[0]:
                     row = offsets[expert] + rank
                     source[row] = i
                 destination[i] = row
