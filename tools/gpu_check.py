@@ -34,7 +34,11 @@ ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 TESTS = {  # what pytest is told, by the name of its log; one process each: a GPU's error ends its process
     "instructions": ("tests/ptx",),
-    "kernels": ("tests", "--ignore=tests/ptx", "--ignore=tests/grading", "--ignore=tests/test_notebooks.py"),
+    "kernels": (
+        "tests",
+        *("--ignore=tests/ptx", "--ignore=tests/grading", "--ignore=tests/test_notebooks.py"),
+        *("-n", "6"),  # most of the time is spent compiling
+    ),
     "grader": ("tests/grading", "-n", "4"),
     "notebooks": ("tests/test_notebooks.py", "-n", "4"),
 }
