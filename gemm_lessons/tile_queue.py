@@ -59,7 +59,7 @@ def make_tile_queue(BM: int, BN: int, band: int, least: int) -> tuple[Any, Any]:
         both by a whole warp, with an int32 local array of `MEMORY` elements.  `find_tile` returns
         (group, first row, rows, first feature), and 0 rows after the last tile.
     """
-    cuts = tuple(n for n in range(2, MOST_PIECES + 1) if BM % (n * least) == 0)  # fewest pieces first
+    cuts = tuple(n for n in range(1, MOST_PIECES + 1) if BM % (n * least) == 0)  # fewest pieces first
 
     @inlined
     def rows_of(offsets, group, total_tokens):
