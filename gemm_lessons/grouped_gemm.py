@@ -10,7 +10,8 @@
 | dtype              | GPU                                   | step          |
 |--------------------|---------------------------------------|---------------|
 | bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and      | `decode`      |
-|                    | up to 16 tokens an expert on average  |               |
+|                    | up to 8 tokens an expert on average   |               |
+|                    | (16 where no wgmma step fits)         |               |
 | bfloat16           | compute capability 9.0, N and K % 8   | `hopper`      |
 | bfloat16           | 8.0 and newer                         | `tensor_core` |
 | float16            | 7.5 and newer                         | `tensor_core` |
@@ -48,7 +49,9 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
-DECODE_TOKENS = 16  # of an expert, on average: up to here only the bandwidth of memory counts
+# Tokens of an expert, on average, up to which `decode` is the fastest; the second beside wgmma, whose steps
+# read weights as fast from 8 tokens on, and go on doing so (docs/decode_log.md).
+DECODE_TOKENS, DECODE_TOKENS_BESIDE_WGMMA = 16, 8
 # What `decode` takes: what K must be a multiple of, and the oldest compute capability.
 DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}
 READ_OFFSETS = (
@@ -91,7 +94,9 @@ def choose_step(
     generation = "{}.{}".format(*compute_capability)
     if dtype == "float32":
         return Choice("tiled", "float32 has no tensor cores without losing digits")
-    if dtype in DECODED and tokens <= DECODE_TOKENS and not whole_rows:
+    beside_wgmma = compute_capability[0] == 9 and dtype != "float16" and N % 8 == 0
+    few = DECODE_TOKENS_BESIDE_WGMMA if beside_wgmma else DECODE_TOKENS
+    if dtype in DECODED and tokens <= few and not whole_rows:
         pieces, oldest = DECODED[dtype]
         if compute_capability >= oldest and K % pieces == 0 and N % 2 == 0:
             return Choice("decode", f"{tokens:.3g} tokens an expert: what counts is reading the weights")
