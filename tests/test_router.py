@@ -346,8 +346,18 @@ def test_an_expert_at_the_mean_keeps_its_bias():
 # --- the kernels, against the oracles -------------------------------------------------------------------
 
 
+def chosen_scores(routing, logits):
+    """For each expert, the softmax scores of the tokens that it has, in float64, sorted."""
+    exact = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    exact /= exact.sum(axis=1, keepdims=True)
+    return [np.sort(exact[(routing.experts == e).any(axis=1), e]) for e in range(logits.shape[1])]
+
+
 def check_router(router, logits, bias=None, close=2e-6):
     """The kernel's routing equals the oracle's, or differs where float32 cannot tell two scores apart."""
+    finite = logits[np.isfinite(logits).all(axis=1)]
+    # An exponential makes a relative error of a rounding of its argument, here the distance of two logits.
+    close += np.finfo(np.float32).eps * float(np.ptp(finite, axis=1).max(initial=0)) if finite.size else 0
     prepared = prepare_router(router, logits, bias)
     prepared.experts.copy_to_device(np.full(prepared.experts.shape, 77, np.int32))
     prepared.weights.copy_to_device(np.full(prepared.weights.shape, np.nan, np.float32))
@@ -355,7 +365,11 @@ def check_router(router, logits, bias=None, close=2e-6):
     got, want = prepared.read(), router.route(logits, bias)
     got.check()
     different = (got.experts != want.experts).any(axis=1)
-    assert different.sum() <= (1e-3 * len(different) if GPU else 0), np.flatnonzero(different)[:5]
+    if GPU and isinstance(router, ExpertChoice):  # equal scores of two tokens may be rounded apart
+        for mine, its in zip(chosen_scores(got, logits), chosen_scores(want, logits), strict=True):
+            np.testing.assert_allclose(mine, its, rtol=close)
+    else:
+        assert different.sum() <= (1e-3 * len(different) if GPU else 0), np.flatnonzero(different)[:5]
     np.testing.assert_allclose(got.weights[~different], want.weights[~different], rtol=close, atol=1e-30)
     assert not np.isnan(got.weights).any()
     return got
