@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 INSTALL := @$(PYTHON) tools/install.py --venv $(VENV) $(addprefix --with ,$(EXTRAS)) --for
 endif
 
-.PHONY: help demo test test-all lab gpu-check bench tables lint doctor sim-peers sim-speed
+.PHONY: help demo test test-all lab gpu-check gpu-record bench tables lint doctor sim-peers sim-speed
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,10 @@ gpu-check: ## all that needs a GPU, with compute-sanitizer
 bench: ## time the ladder on a GPU, record it, and renew README's table (EXTRAS=peers: beside torch)
 	$(INSTALL) gpu
 	$(RUN) -m gemm_lessons bench; status=$$?; $(RUN) -m gemm_lessons.authoring && exit $$status
+
+gpu-record: ## record all that is measured on a GPU, on every GPU side by side (EXTRAS=peers: beside torch)
+	$(INSTALL) gpu
+	$(RUN) tools/gpu_record.py
 
 tables: ## renew what is generated: README's table and picture, the notebooks' kernel cells
 	$(INSTALL) demo
