@@ -38,6 +38,7 @@ def sanitizer(tmp_path):
 def test_what_the_sanitizer_says(sanitizer, tmp_path, output, code, status):
     result = gpu_check.sanitize("memcheck", sanitizer(output, code), tmp_path, 20)
     assert result.status == status
+    assert ("a step did not run or was wrong" in result.detail) == (code == 1)
     assert output.strip("= ") in result.detail
 
 

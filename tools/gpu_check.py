@@ -116,8 +116,10 @@ def sanitize(tool: str, sanitizer: str, folder: Path, limit: int) -> Result:
     if not summaries:
         last = text.strip().splitlines()[-1] if text.strip() else "no output"
         return Result(tool, "not run", f"compute-sanitizer does not work here: {last}", seconds)
-    status = "ok" if code == 0 else "failed"
-    return Result(tool, status, summaries[-1] + ("" if code == 0 else f"; see {log}"), seconds)
+    if code == 0:
+        return Result(tool, "ok", summaries[-1], seconds)
+    why = "" if code == FOUND_SOMETHING else ", but a step did not run or was wrong"
+    return Result(tool, "failed", f"{summaries[-1]}{why}; see {log}", seconds)
 
 
 def check(folder: Path, limit: int, names: Sequence[str]) -> list[Result]:
