@@ -9,6 +9,9 @@ Poison is a NaN that no arithmetic produces.  NaN never passes, also not as a wr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +23,7 @@ from gemm_lessons.quantize import BLOCK, QuantizedInputs
 from gemm_lessons.reference import grouped_gemm_rows, scaled_grouped_gemm_rows
 
 Array = np.ndarray[Any, Any]
+AnyInputs = Inputs | QuantizedInputs
 
 NUM_GUARD_ROWS = 8
 
@@ -185,6 +189,52 @@ def rows_to_check(problem: GroupedProblem, most: int, seed: int = 0) -> Array:
     return np.unique(np.concatenate(chosen))
 
 
+class Oracle:
+    """What was wanted of some inputs, kept for the next program that is judged by the same ones.
+
+    For benchmarks, which judge many programs on a few inputs and never change these: outside of `using`,
+    and by default, everything is computed anew.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bytes, bytes], tuple[AnyInputs, tuple[Array, Array]]] = {}
+
+    def rows(self, inputs: AnyInputs, offsets: Array, rows: Array) -> tuple[Array, Array]:
+        """Some rows of y, and their spread; from memory, if these very inputs were asked for before."""
+        key = (id(inputs), offsets.tobytes(), rows.tobytes())
+        if key not in self._known:
+            # why the inputs as well: an id is free for others when its object is gone
+            self._known[key] = inputs, _compute_rows(inputs, offsets, rows)
+        return self._known[key][1]
+
+    def forget(self) -> None:
+        """Give back the memory."""
+        self._known.clear()
+
+    @contextmanager
+    def using(self) -> Iterator[None]:
+        """Let `check_output` ask here."""
+        token = _ORACLE.set(self)
+        try:
+            yield
+        finally:
+            _ORACLE.reset(token)
+
+
+_ORACLE: ContextVar[Oracle | None] = ContextVar("oracle", default=None)
+
+
+def _compute_rows(inputs: AnyInputs, offsets: Array, rows: Array) -> tuple[Array, Array]:
+    if isinstance(inputs, QuantizedInputs):
+        return scaled_grouped_gemm_rows(inputs, offsets, rows)
+    return grouped_gemm_rows(inputs, offsets, rows)
+
+
+def _wanted(inputs: AnyInputs, offsets: Array, rows: Array) -> tuple[Array, Array]:
+    oracle = _ORACLE.get()
+    return oracle.rows(inputs, offsets, rows) if oracle else _compute_rows(inputs, offsets, rows)
+
+
 def check_output(
     guarded: Array,
     problem: GroupedProblem,
@@ -216,11 +266,10 @@ def check_output(
 
     unfinished = np.flatnonzero(np.isnan(y.astype(np.float32)).any(axis=1))[:most_rows]
     rows = np.union1d(rows_to_check(problem, most_rows), unfinished).astype(np.int64)
+    want, spread = _wanted(inputs, problem.offsets, rows)
     if isinstance(inputs, QuantizedInputs):
-        want, spread = scaled_grouped_gemm_rows(inputs, problem.offsets, rows)
         allowed = scaled_tolerance(want, spread, problem.K, accumulator_bits)
     else:
-        want, spread = grouped_gemm_rows(inputs, problem.offsets, rows)
         terms = problem.K if num_terms is None else num_terms[rows, np.newaxis]
         allowed = tolerance(want, spread, terms, problem.dtype)
     got = y[rows].astype(np.float64)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemm_lessons import compare
 from gemm_lessons.compare import (
     NUM_GUARD_ROWS,
     check_output,
@@ -169,3 +170,23 @@ def test_poison_is_nan(dtype):
     array = poisoned(2, 3, output_dtype(dtype))
     assert np.isnan(array.astype(np.float64)).all()
     assert is_poison(array).all()
+
+
+def test_an_oracle_remembers_inputs_and_still_finds_what_is_wrong(monkeypatch):
+    asked = []
+    compute = compare._compute_rows
+    monkeypatch.setattr(compare, "_compute_rows", lambda *args: asked.append(1) or compute(*args))
+    problem = GroupedProblem((3, 0, 5), 16, 8)
+    first, second = problem.inputs(1), problem.inputs(2)
+    oracle = compare.Oracle()
+    with oracle.using():
+        for inputs in (first, second, first, second):
+            guarded = right_output(problem, inputs)
+            assert check_output(guarded, problem, inputs).ok
+        assert len(asked) == 2
+        assert not check_output(right_output(problem, second), problem, first).ok
+        oracle.forget()
+        assert check_output(right_output(problem, first), problem, first).ok
+        assert len(asked) == 3
+    assert check_output(right_output(problem, first), problem, first).ok
+    assert len(asked) == 4, "outside of it, everything is computed anew"

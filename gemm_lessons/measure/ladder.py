@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gemm_lessons import device
+from gemm_lessons.compare import AnyInputs, Oracle
 from gemm_lessons.launch import quantized_to_device, to_device
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.peers import PEERS, Peer
@@ -25,8 +26,6 @@ from gemm_lessons.measure.timing import Gpu, Rules, host_time, time_calls
 from gemm_lessons.problem import GroupedProblem, Inputs
 from gemm_lessons.quantize import QuantizedInputs, draw_inputs, pad_inputs
 from gemm_lessons.trace import Timeline
-
-AnyInputs = Inputs | QuantizedInputs
 
 WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle")
 TENSOR_WORKLOADS = ("S", "S-x16", "S-x64", "S-x8-v3-gate-up", "S-x8-v3-down", "v3-gate-up-4x8192", "zipf")
@@ -90,6 +89,7 @@ class Bench:
     most_sets: int = 3
     _started: float = field(default_factory=time.monotonic)
     _speeds: dict[str, float] = field(default_factory=dict)  # FLOP/s that a step has shown so far
+    _oracle: Oracle = field(default_factory=Oracle)  # of the latest problem
     # Of the latest problem: inputs on the host, and on the device.
     _latest: tuple[GroupedProblem, list[AnyInputs], list[AnyInputs]] | None = None
 
@@ -155,6 +155,7 @@ class Bench:
         """Input sets on the host and on the device; made once for everything that runs on one problem."""
         if self._latest is None or self._latest[0] != problem:
             self._latest = None
+            self._oracle.forget()
             self.release()
             self.record.problems[problem.name] = describe(problem)
             sets = min(self.most_sets, 3 if problem.least_bytes <= FEW_SETS_ABOVE_BYTES else 2)
@@ -228,7 +229,8 @@ class Bench:
         rules, eager_calls = (self.rules.once if slow else self.rules), [run.eager for run in runs]
         eager = None if slow else time_calls(eager_calls, self.gpu, rules)
         enqueue = host_time(eager_calls, self.gpu, rules)
-        verdicts = [run.judge(self.gpu, inputs) for run, inputs in zip(runs, host, strict=True)]
+        with self._oracle.using():
+            verdicts = [run.judge(self.gpu, inputs) for run, inputs in zip(runs, host, strict=True)]
         wrong = next((verdict for verdict in verdicts if not verdict.ok), None)
         # why: the padded twin does more work on purpose; only the work that was wanted counts
         useful = self.record.problems[workload]["useful_flops"]
