@@ -403,15 +403,8 @@ def make_roles(config: Config) -> Roles:
                 wait(barriers + EMPTY + 8 * stage, phase ^ 1)
                 full = uint32(barriers + FULL + 8 * stage)
                 mbarrier_arrive_expect_tx(full, bytes_of(rows))
-                load(
-                    maps,
-                    uint32(ring + stage * STAGE_BYTES),
-                    full,
-                    k_tile * BK,
-                    row,
-                    rows,
-                    group * N + feature,
-                )
+                here, w_row = uint32(ring + stage * STAGE_BYTES), int32(group * N + feature)
+                load(maps, here, full, k_tile * BK, row, rows, w_row)
                 stage += 1
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1

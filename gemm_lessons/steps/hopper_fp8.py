@@ -207,8 +207,9 @@ def choose_config(problem: GroupedProblem) -> Config:
 def make_kernel(config: Config) -> Any:
     """The kernel.
 
-    Its arguments: tensor maps [4, 128], offsets [num_groups + 1], total_tokens, N, K, x_scales, w_scales,
-    y [total_tokens, N] as 16-bit words, and two counters that start at zero and are zero again when it ends.
+    Its arguments: tensor maps [5, 128], or six for whole rows, offsets [num_groups + 1], total_tokens, N, K,
+    w_scales, y [total_tokens, N] as 16-bit words, and two counters that start at zero and are zero again when
+    it ends.
     """
     BM, BN, STAGES, BUFFERS = config.BM, config.BN, config.num_stages, config.num_buffers
     STAGE_BYTES, BUFFER_BYTES, SCALE_BYTES = config.stage_bytes, config.buffer_bytes, config.scale_bytes
@@ -255,28 +256,21 @@ def make_kernel(config: Config) -> Any:
             group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
             if rows == 0:
                 break
-            w_block = min(feature >> BK_SHIFT, w_scales.shape[1] - 1)
             for k_tile in range(num_k):
                 if k_tile == max(num_k - LOOKAHEAD, 0):
                     mbarrier_arrive(barriers + TILE_WANTED)
                 weight, num_bytes = float32(1), int32(bytes_of(rows) + MOST_PARTS * PART_SCALES * 4)
                 if not WHOLE_ROWS:
-                    weight = w_scales[group, w_block, k_tile]  # why before the wait: its latency passes there
+                    # why before the wait: its latency passes there
+                    weight = w_scales[group, feature >> BK_SHIFT, k_tile]
                 elif k_tile == 0:
                     num_bytes = int32(num_bytes + FEATURE_BYTES)
                 wait(barriers + EMPTY + 8 * stage, phase ^ 1)
                 full = uint32(barriers + FULL + 8 * stage)
                 st_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES), weight)
                 mbarrier_arrive_expect_tx(full, num_bytes)
-                load(
-                    maps,
-                    uint32(ring + stage * STAGE_BYTES),
-                    full,
-                    k_tile * BK,
-                    row,
-                    rows,
-                    group * N + feature,
-                )
+                here, w_row = uint32(ring + stage * STAGE_BYTES), int32(group * N + feature)
+                load(maps, here, full, k_tile * BK, row, rows, w_row)
                 for i in range(MOST_PARTS):
                     scales = uint32(ring + SCALES_AT + stage * STAGE_SCALES + i * SCALE_BYTES)
                     first, block = (row & -SKEWS) + i * NEXT_PART, 0 if WHOLE_ROWS else k_tile
