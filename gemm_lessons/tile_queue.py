@@ -109,11 +109,13 @@ def make_tile_queue(BM: int, BN: int, band: int, least: int) -> tuple[Any, Any]:
             _, rows = rows_of(offsets, int32(chunk + lane), total_tokens)
             full, tail = tiles_of(rows)
             tails = uint32(cuda.ballot_sync(ALL_LANES, tail > 0))
-            held = searching and cuda.popc(tails >> uint32(lane)) <= wanted
+            # why int32: a comparison of signed and unsigned numbers is one of float64 in Numba
+            later = int32(cuda.popc(uint32(tails >> uint32(lane))))  # tails, this expert's and those after it
+            held = searching and later <= wanted
             if searching:
                 num_held = int32(cuda.popc(cuda.ballot_sync(ALL_LANES, held)))
                 memory[HELD] = int32(chunk + LANES - num_held)
-                wanted = int32(wanted - cuda.popc(tails))
+                wanted = int32(wanted - int32(cuda.popc(tails)))
                 searching = num_held == LANES
             num_tiles += full * tiles_n
             if held:
