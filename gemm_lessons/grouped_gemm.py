@@ -41,7 +41,7 @@ from gemm_lessons.compare import output_dtype
 from gemm_lessons.interchange import as_device_array, caller_stream, empty_like_family
 from gemm_lessons.launch import Launch, to_device
 from gemm_lessons.problem import DTYPES, GroupedProblem, ProblemError, check_offsets
-from gemm_lessons.quantize import BLOCK, ROW_BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs, turned_shape
+from gemm_lessons.quantize import BLOCK, ROW_BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs, check_turned
 from gemm_lessons.schedule import ceil_div, count_tiles
 from gemm_lessons.steps import decode, hopper, hopper_fp8, tensor_core, tiled, tiled_fp8
 
@@ -292,30 +292,19 @@ def _with_scales(x: Any, w: Any, scales: Any) -> QuantizedInputs:
     rows = (total_tokens, 1), (num_groups, N, 1)
     found = tuple(x_scales.shape), tuple(w_scales.shape)
     if x_scales.dtype == w_scales.dtype == np.float32:
+        if turned is not None:
+            check_turned(turned, x_scales.shape if x_scales.ndim == 2 else rows[0])
         if found == blocks:
-            x_quantized = Quantized(x, x_scales, ROW_BLOCK, _check_turned(turned, found[0]))
+            x_quantized = Quantized(x, x_scales, ROW_BLOCK, turned)
             return QuantizedInputs(x_quantized, Quantized(w, w_scales, WEIGHT_BLOCK))
         if found in (rows, ((total_tokens,), (num_groups, N))):
             x_scales, w_scales = x_scales.reshape(*rows[0]), w_scales.reshape(*rows[1])
-            x_quantized = Quantized(x, x_scales, (1, K), _check_turned(turned, rows[0]))
+            x_quantized = Quantized(x, x_scales, (1, K), turned)
             return QuantizedInputs(x_quantized, Quantized(w, w_scales, (1, K)))
     raise ProblemError(
         f"scales are {x_scales.dtype} {found[0]} and {w_scales.dtype} {found[1]}: use float32,"
         f" {blocks[0]} and {blocks[1]} by blocks, or {rows[0]} and {rows[1]} by whole rows"
     )
-
-
-def _check_turned(turned: Any, scales_shape: tuple[int, ...]) -> Any:
-    """Check the shape of turned scales, if there are any."""
-    if turned is None:
-        return None
-    wanted = turned_shape(scales_shape)
-    if turned.dtype != np.float32 or tuple(turned.shape) != wanted:
-        raise ProblemError(
-            f"the turned x_scales are {turned.dtype} {tuple(turned.shape)}: use float32 {wanted},"
-            " blocks of K slowest and tokens rounded up to four"
-        )
-    return turned
 
 
 def _offsets_on_device(offsets: Any, num_groups: int) -> Any:

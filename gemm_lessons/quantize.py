@@ -29,6 +29,7 @@ Host only: this module imports no Numba.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -73,6 +74,20 @@ def turned_shape(scales_shape: tuple[int, ...]) -> tuple[int, int]:
     return blocks, -(-rows // TURNED_ROWS) * TURNED_ROWS
 
 
+def check_turned(turned: Any, scales_shape: tuple[int, ...]) -> None:
+    """Check the shape and dtype of turned scales.
+
+    Raises:
+        ProblemError: naming what they are and what they should be.
+    """
+    wanted = turned_shape(scales_shape)
+    if turned.dtype != np.float32 or tuple(turned.shape) != wanted:
+        raise ProblemError(
+            f"the turned x_scales are {turned.dtype} {tuple(turned.shape)}: use float32 {wanted},"
+            " blocks of K slowest and tokens rounded up to four"
+        )
+
+
 def turn_scales(scales: Array) -> Array:
     """Turn the scales of a matrix: float32 [R, ceil(K / 128)] -> [ceil(K / 128), R and zeros]."""
     turned = np.zeros(turned_shape(scales.shape), np.float32)
@@ -100,6 +115,12 @@ def quantize(x: Array, block: tuple[int, int]) -> Quantized:
     x = _as_float32(x)
     if min(block) < 1:
         raise ProblemError(f"a block of {block[0]} x {block[1]} holds nothing: use at least 1 x 1")
+    if x.ndim > 2 and len(x) > 1:
+        with ThreadPoolExecutor() as pool:  # NumPy works on a matrix without holding Python's lock
+            each = list(pool.map(lambda one: quantize(one, block), x))
+        return Quantized(
+            np.stack([one.values for one in each]), np.stack([one.scales for one in each]), block
+        )
     finite = np.isfinite(x)
     scales = block_scales(np.where(finite, np.abs(x), np.float32(0)), block)
     inverse = spread_over_blocks(np.float32(1) / scales, block, x.shape)
@@ -183,8 +204,8 @@ def with_unit_scales(inputs: Inputs) -> QuantizedInputs:
 def pad_inputs(inputs: Inputs | QuantizedInputs, problem: GroupedProblem) -> Inputs | QuantizedInputs:
     """The inputs of `problem.as_padded()`: new tokens are zeros, weights are the same."""
     if isinstance(inputs, QuantizedInputs):
-        x = inputs.x._replace(values=pad(inputs.x.values, problem), scales=pad(inputs.x.scales, problem))
-        return inputs._replace(x=x)
+        values, scales = pad(inputs.x.values, problem), pad(inputs.x.scales, problem)
+        return inputs._replace(x=Quantized(values, scales, inputs.x.block))
     return Inputs(pad(inputs.x, problem), inputs.w)
 
 
@@ -205,6 +226,8 @@ def check_quantized(problem: GroupedProblem, inputs: QuantizedInputs) -> None:
             )
         if quantized.scales.dtype != np.float32:
             raise ProblemError(f"the scales of {label} are {quantized.scales.dtype}: use float32")
+        if quantized.turned is not None:
+            check_turned(quantized.turned, wanted)
 
 
 def _as_float32(x: Array) -> Array:

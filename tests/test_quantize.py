@@ -26,6 +26,7 @@ from gemm_lessons.quantize import (
     quantize_inputs,
     quantize_rows,
     quantize_whole_rows,
+    turn_scales,
 )
 from gemm_lessons.reference import scaled_grouped_gemm, scaled_grouped_gemm_rows
 
@@ -316,3 +317,21 @@ def test_inputs_that_do_not_fit_the_problem_are_refused():
     raw = inputs._replace(x=Quantized(inputs.x.values.astype(np.float32), inputs.x.scales))
     with pytest.raises(ProblemError, match="x is float32, this problem needs float8_e4m3fn"):
         check_quantized(PROBLEM, raw)
+
+
+def test_a_stack_is_quantised_as_each_of_its_matrices():
+    w = np.random.default_rng(3).standard_normal((5, 130, 200)).astype(np.float32)
+    together = quantize(w, (128, 128))
+    for matrix, values, scales in zip(w, together.values, together.scales, strict=True):
+        alone = quantize(matrix, (128, 128))
+        np.testing.assert_array_equal(values.view(np.uint8), alone.values.view(np.uint8))
+        np.testing.assert_array_equal(scales, alone.scales)
+
+
+def test_turned_scales_of_another_shape_are_refused():
+    inputs = scaled_inputs()
+    wrong = inputs._replace(x=inputs.x._replace(turned=inputs.x.scales))
+    with pytest.raises(ProblemError, match="the turned x_scales are float32"):
+        check_quantized(PROBLEM, wrong)
+    right = inputs.x._replace(turned=turn_scales(inputs.x.scales))
+    check_quantized(PROBLEM, inputs._replace(x=right))
