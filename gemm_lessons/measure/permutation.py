@@ -4,7 +4,7 @@
 
 A kernel's bytes are the fewest that it can move: every token and row read once and written once.  What is
 too small to fill the device (count, scan, place, choose) has a time and no percentage that means anything.
-Count, scan and place are timed in turn, between events, behind one flush of the cache.
+Count, scan and place are timed in turn, between events, as `layer` times its stages.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import Any
 
 import numpy as np
 
+from gemm_lessons import device
 from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.layer import time_stages
-from gemm_lessons.measure.results import FOLDER, now
+from gemm_lessons.measure.results import FOLDER, now, path_for
 from gemm_lessons.measure.roofline import peaks
 from gemm_lessons.measure.timing import CudaGpu, Rules, TimingError, time_calls
 from gemm_lessons.moe import fused, permute, router_kernels
 from gemm_lessons.moe.router import TopK
 from gemm_lessons.problem import DTYPES
 
-PATH = FOLDER / "permutation" / "h100.json"
+RECORDS = FOLDER / "permutation"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def run(rules: Rules) -> dict[str, Any]:
     }
 
 
-def recorded(path: Path = PATH) -> dict[str, Any]:
+def recorded(path: Path) -> dict[str, Any]:
     """What was recorded on a named GPU."""
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found
@@ -194,13 +195,16 @@ def show(record: dict[str, Any]) -> str:
 def main() -> None:
     """Print the table; with --record, keep it as well."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--record", type=Path, nargs="?", const=PATH, help="write the numbers to this file")
+    parser.add_argument(
+        "--record", type=Path, nargs="?", const=RECORDS, help="write the numbers to this folder"
+    )
     options = parser.parse_args()
     record = run(Rules())
     print(show(record))
     if options.record:
-        options.record.parent.mkdir(parents=True, exist_ok=True)
-        options.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        options.record.mkdir(parents=True, exist_ok=True)
+        path = path_for(device.choose().name, "permutation", options.record)
+        path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
