@@ -118,7 +118,10 @@ class Config:
                     f"{name} is {rows}: {self.num_threads} threads cannot share its pieces evenly"
                 )
         if self.num_threads // self.pieces % 8:
-            raise ConfigError(f"{self.num_threads} threads are too few: their pieces lie in other banks each")
+            raise ConfigError(
+                f"{self.num_threads} threads copy {self.pieces} pieces a row: use a multiple of"
+                f" {8 * self.pieces}, so that all pieces of a thread are swizzled alike"
+            )
         if self.num_stages != 2 and not (self.async_copies and self.num_stages in (3, 4)):
             raise ConfigError("use 2 to 4 stages with asynchronous copies, and 2 without")
         if problem.dtype not in ("float16", "bfloat16"):
