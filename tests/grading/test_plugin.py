@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -64,9 +65,9 @@ def test_a_solution_is_told_no_more_than_is_true():
 def test_hidden_cases_and_a_secret_seed(tmp_path):
     secret = tmp_path / "instructor.toml"
     secret.write_text(
-        'seed = 987654\n[[case]]\nexercise = "ex02_launches"\ncounts = [0, 77, 1]\nN = 33\nK = 7\n'
+        'seed = 987654\n[[case]]\nexercise = "ex02_launches"\ncounts = [0, 177, 1]\nN = 33\nK = 7\n'
     )
-    wrong = SOLUTIONS["ex02_launches"].read_text("utf-8").replace("if count > 0:", "if 0 < count < 70:")
+    wrong = SOLUTIONS["ex02_launches"].read_text("utf-8").replace("if count > 0:", "if 0 < count < 170:")
     (tmp_path / "ex02_launches.py").write_text(wrong)
     done = run_pytest(
         ROOT / "exercises" / "test_ex02_launches.py",
@@ -77,7 +78,8 @@ def test_hidden_cases_and_a_secret_seed(tmp_path):
     assert "hidden-1" in done.stdout
     text = done.stdout + (tmp_path / "grade.json").read_text()
     assert "987654" not in text, "a secret seed stays secret"
-    assert "77" not in done.stdout, "a hidden case stays hidden"
+    # why digits and stops around it are refused: pytest prints its own figures, as in "in 4.77s"
+    assert not re.search(r"(?<![\d.-])177(?!\.?\d)", done.stdout), "a hidden case stays hidden"
     grade = json.loads((tmp_path / "grade.json").read_text())
     failed = [check for check in grade["exercises"]["ex02_launches"]["checks"] if check["status"] == "failed"]
     assert [check["hidden"] for check in failed] == [True]
