@@ -17,6 +17,7 @@ from gemm_lessons.moe import (
     experts,
     fused,
     permute,
+    project,
     routed,
     router_kernels,
     swiglu_epilogue,
@@ -127,8 +128,13 @@ def row_kernels():
                 yield f"gather by row, {name}", permute.make_gather_by_row(config), by_row, capability
                 scatter = f"void({units}, {ints}, {floats}, {units}, int32, {units})"
                 yield f"scatter, {name}", permute.make_scatter(config), scatter, capability
-                project = router_kernels.make_project(dtype, vector, 128)
-                yield f"project, {name}", project, f"void({units}, {floats}, int32, {floats})", capability
+                kernel = project.make_project(dtype, vector)
+                yield f"project, {name}", kernel, f"void({units}, {floats}, int32, {floats})", capability
+    for tiles_n in (1, 2, 4, 8):
+        kernel = project.make_project_on_tensor_cores(tiles_n)
+        for capability in ((8, 0), (9, 0)):
+            signature = f"void(uint32[:, ::1], {floats}, int32, {floats})"
+            yield f"project, tensor cores, {8 * tiles_n} experts", kernel, signature, capability
     signature = (
         f"void(uint32[:, ::1], {floats}, int32, float32[::1], int32, int32, {floats}, {ints}, {floats},"
         f" {flat}, {ints}, {flat}, {flat}, {flat}, {flat}, uint32[:, ::1], {flat}, {flat})"

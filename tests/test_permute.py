@@ -8,6 +8,7 @@ from gemm_lessons import device, sim
 from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.moe import fused, permute, router_kernels
 from gemm_lessons.moe.permute import permutation, prepare_gather, prepare_permutation, prepare_scatter
+from gemm_lessons.moe.project import prepare_project
 from gemm_lessons.moe.router import DeepSeek, ExpertChoice, Sinkhorn, Switch, TopK, TopP
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Routing, RoutingError
 from gemm_lessons.problem import ProblemError
@@ -324,7 +325,7 @@ def test_the_fused_kernel_gives_the_same_bits_as_its_parts(name):
     together = fused.prepare_fused(router, x, w)
     for _ in range(2):  # why twice: the barrier must be as it was
         together()
-    project, logits = router_kernels.prepare_project(x, w)
+    project, logits = prepare_project(x, w)
     routed = router_kernels.prepare_router(router, logits)
     order = prepare_permutation(routed.experts, num_experts, routed.capacity)
     gather = prepare_gather(x, order)

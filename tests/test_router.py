@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 
 from gemm_lessons import device
-from gemm_lessons.launch import Graph, to_device
+from gemm_lessons.launch import Graph
 from gemm_lessons.moe import balance, routing
 from gemm_lessons.moe.permute import prepare_permutation
 from gemm_lessons.moe.router import DeepSeek, ExpertChoice, Sinkhorn, Switch, TopK, TopP, sinkhorn_bias
 from gemm_lessons.moe.router_kernels import (
     prepare_drop_by_weight,
-    prepare_project,
     prepare_router,
     prepare_update_bias,
 )
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Routing, RoutingError
-from gemm_lessons.problem import ProblemError
 
 pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 GPU = device.choose().is_gpu
@@ -439,30 +437,6 @@ def test_the_bias_is_updated_on_the_device():
         bias = balance.update_bias(bias, order.counts.copy_to_host(), 0.25)
         assert np.array_equal(routed.bias.copy_to_host(), bias)
     assert len(set(bias.tolist())) > 1
-
-
-@pytest.mark.parametrize(
-    ("num_tokens", "num_experts", "width"), [(9, 10, 32), (4, 8, 13), (1, 3, 8), (0, 4, 8)]
-)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_projection(dtype, num_tokens, num_experts, width):
-    rng = np.random.default_rng(2)
-    x = rng.standard_normal((num_tokens, width)).astype(dtype)
-    w = rng.standard_normal((num_experts, width)).astype(np.float32)
-    launch, logits = prepare_project(x, w, to_device(np.full((num_tokens, num_experts), np.nan, np.float32)))
-    if launch:
-        launch()
-    np.testing.assert_allclose(logits.copy_to_host(), x.astype(np.float64) @ w.T, rtol=1e-5, atol=1e-5)
-
-
-def test_wrong_projections_are_refused():
-    x, w = np.zeros((3, 8), np.float32), np.zeros((4, 8), np.float32)
-    with pytest.raises(ProblemError, match="the same D"):
-        prepare_project(x, w[:, :4])
-    with pytest.raises(ProblemError, match="computes in float32"):
-        prepare_project(x, w.astype(np.float16))
-    with pytest.raises(ProblemError, match="logits must be float32"):
-        prepare_project(x, w, to_device(np.zeros((3, 3), np.float32)))
 
 
 @pytest.mark.gpu

@@ -13,8 +13,9 @@ were written, and a batch that fits into L2 comes from DRAM once, where the part
 
 When it will not: batches that L2 does not hold, and many experts, since every block sums all blocks' counts.
 
-The results are the same, bit for bit, as those of `prepare_project`, `prepare_router`,
-`prepare_permutation` and `prepare_gather` one after the other.
+The results are the same, bit for bit, as those of `make_project`, `prepare_router`, `prepare_permutation`
+and `prepare_gather` one after the other; bfloat16 tokens, which `prepare_project` takes to tensor cores,
+are projected here by multiply-adds, so their logits differ in the last bits.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ import numpy as np
 
 from gemm_lessons import device
 from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, num_resident_blocks
-from gemm_lessons.moe import permute, router_kernels
+from gemm_lessons.moe import permute, project, router_kernels
 from gemm_lessons.moe.permute import ALL_LANES, PreparedPermutation
+from gemm_lessons.moe.project import TOKENS, allocate_logits
 from gemm_lessons.moe.router import ExpertChoice, Router, Sinkhorn
-from gemm_lessons.moe.router_kernels import TOKENS, PreparedRouter, config_of
+from gemm_lessons.moe.router_kernels import PreparedRouter, config_of
 from gemm_lessons.moe.routing import RoutingError
 from gemm_lessons.ptx.compiling import inlined
 from gemm_lessons.steps.persistent import leave
@@ -101,7 +103,7 @@ def make_kernel(config: Config) -> Any:
     lanes = config.choose.lanes
     places = threads // lanes  # tokens that a block chooses for at a time
     grouped_rows = config.choice_rows
-    project_tokens = router_kernels.make_project_tokens(config.dtype, config.vector)
+    project_tokens = project.make_project_tokens(config.dtype, config.vector)
     choose_token = router_kernels.make_choose_token(config.choose)
     count_slots = permute.make_count_slots(config.place)
     place_slots = permute.make_place_slots(config.place)
@@ -240,7 +242,7 @@ def prepare_fused(
             more of them than shared memory can count.
         ProblemError: shapes or dtypes do not match.
     """
-    x, w, logits = router_kernels.allocate_logits(x, w)
+    x, w, logits = allocate_logits(x, w)
     num_tokens, num_experts = logits.shape
     if isinstance(router, ExpertChoice | Sinkhorn):
         raise RoutingError(f"{type(router).__name__} looks at all tokens before any is placed: run its parts")

@@ -43,13 +43,9 @@ from gemm_lessons.launch import Part, Stream, launch_parts, to_device
 from gemm_lessons.moe import activation, dense, experts, swiglu_epilogue
 from gemm_lessons.moe.fused import prepare_fused
 from gemm_lessons.moe.permute import PreparedPermutation, prepare_gather, prepare_permutation, prepare_scatter
+from gemm_lessons.moe.project import prepare_project
 from gemm_lessons.moe.router import ExpertChoice, Router, TopK
-from gemm_lessons.moe.router_kernels import (
-    PreparedRouter,
-    prepare_drop_by_weight,
-    prepare_project,
-    prepare_router,
-)
+from gemm_lessons.moe.router_kernels import PreparedRouter, prepare_drop_by_weight, prepare_router
 from gemm_lessons.problem import DTYPES, ProblemError
 from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, dequantize, quantize_blocks, quantize_rows
 from gemm_lessons.quantize_kernels import prepare as prepare_quantize

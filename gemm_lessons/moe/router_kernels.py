@@ -1,6 +1,5 @@
 """The routers of `router` as kernels: logits [T, E] in, experts and weights [T, k] out, nothing on the host.
 
-    project            logits = x @ w.T, in float32 whatever x is
     choose             a few lanes look after a token: one pass over its E logits, then k times the best
     score, select      expert choice: probabilities by expert, then the best tokens of each expert
     balance            Sinkhorn: rounds of row and column sums, that end as a bias for choose
@@ -26,11 +25,7 @@ from gemm_lessons.launch import Launch, Part, to_device
 from gemm_lessons.moe.permute import (
     ALL_LANES,
     PreparedPermutation,
-    as_units,
-    make_sums,
-    make_units,
     scan_warp,
-    units_of,
 )
 from gemm_lessons.moe.router import (
     LEAST_EXPONENT,
@@ -44,10 +39,9 @@ from gemm_lessons.moe.router import (
     TopP,
 )
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Routing, RoutingError
-from gemm_lessons.problem import LARGEST_EXTENT, ProblemError
+from gemm_lessons.problem import LARGEST_EXTENT
 from gemm_lessons.ptx.bits import as_word
 from gemm_lessons.ptx.compiling import inlined
-from gemm_lessons.ptx.global_memory import address_of, ld_global_v4_f32
 
 device.choose()
 
@@ -653,79 +647,6 @@ def update_bias_kernel(counts, rate, bias):
             bias[expert] -= rate
 
 
-TOKENS, EXPERTS = 4, 8  # of a warp of `project`: 32 sums, one for each lane to write
-
-
-@cache
-def make_project_tokens(dtype: str, vector: bool) -> Any:
-    """Make the device function with which a warp projects four tokens, eight experts at a time.
-
-    x is in units (see `permute.make_units`), w float32 [E, D].  Each lane sums every 32nd unit, and the
-    lanes add up in a fixed order.
-    """
-    load, _ = make_units(dtype, vector)
-    width, add, _ = make_sums(dtype, vector)
-    room = max(width, 2)
-    width = width if vector else 1  # an element alone fills half a word
-    step = 4 if vector else 1  # elements of w per load
-    num_x, num_sums = TOKENS * width, TOKENS * EXPERTS
-
-    @inlined
-    def project_tokens(x, w, num_units, first, stop, logits):
-        r_x = cuda.local.array(num_x, float32)
-        r_values = cuda.local.array(room, float32)
-        r_w = cuda.local.array(4, float32)
-        r_sum = cuda.local.array(num_sums, float32)
-        lane, E = cuda.threadIdx.x & 31, logits.shape[1]
-        for first_expert in range(0, E, EXPERTS):
-            for i in range(num_sums):
-                r_sum[i] = float32(0)
-            for unit in range(lane, num_units, 32):
-                for t in range(TOKENS):
-                    for v in range(room):
-                        r_values[v] = float32(0)
-                    add(r_values, load(x, min(first + t, stop - 1), unit, True), float32(1))
-                    for v in range(width):
-                        r_x[t * width + v] = r_values[v]
-                for e in range(EXPERTS):
-                    expert = min(first_expert + e, E - 1)
-                    for v in range(0, width, step):
-                        if vector:
-                            four = ld_global_v4_f32(address_of(w, (expert, unit * width + v)), True)
-                            r_w[0], r_w[1], r_w[2], r_w[3] = four
-                        else:
-                            r_w[0] = w[expert, unit]
-                        for i in range(step):
-                            for t in range(TOKENS):
-                                r_sum[t * EXPERTS + e] += r_x[t * width + v + i] * r_w[i]
-            # 32 sums of 32 lanes: lanes that differ in one bit swap halves, so that lane i ends with sum i.
-            for half in (16, 8, 4, 2, 1):
-                for i in range(half):
-                    mine, other = r_sum[i], r_sum[i + half]
-                    if lane & half:
-                        mine, other = other, mine
-                    r_sum[i] = mine + cuda.shfl_xor_sync(ALL_LANES, other, half)
-            token, expert = first + lane // EXPERTS, first_expert + lane % EXPERTS
-            if token < stop and expert < E:
-                logits[token, expert] = r_sum[0]
-
-    return project_tokens
-
-
-@cache
-def make_project(dtype: str, vector: bool, threads: int) -> Any:
-    """Logits [T, E] = x [T, D] @ w [E, D].T, a warp for every four tokens."""
-    project_tokens = make_project_tokens(dtype, vector)
-
-    @cuda.jit(launch_bounds=(threads, 3))  # why 3: with 4, its registers spill
-    def project_kernel(x, w, num_units, logits):
-        first = (cuda.blockIdx.x * (threads // 32) + (cuda.threadIdx.x >> 5)) * TOKENS
-        if first < logits.shape[0]:
-            project_tokens(x, w, num_units, first, logits.shape[0], logits)
-
-    return project_kernel
-
-
 @dataclass
 class PreparedRouter:
     """A router on one array of logits, ready to be launched; everything is on the device.
@@ -933,48 +854,6 @@ def prepare_update_bias(bias: Any, counts: Any, rate: float = 1e-3) -> Launch:
         rate: how far.
     """
     return Launch(update_bias_kernel, 1, 128, (counts, np.float32(rate), bias))
-
-
-def allocate_logits(x: Any, w: Any, logits: Any = None) -> tuple[Any, Any, Any]:
-    """x, w and logits of a projection on the device, checked; arguments are those of `prepare_project`."""
-    x, w = to_device(x), to_device(w)
-    if x.ndim != 2 or w.ndim != 2 or x.shape[1] != w.shape[1] or not x.shape[1]:
-        raise ProblemError(
-            f"x must be [T, D] and w [E, D] with the same D, got {tuple(x.shape)} and {tuple(w.shape)}"
-        )
-    if w.dtype != np.float32:
-        raise ProblemError(f"the router's weights are {w.dtype}: it computes in float32 whatever x is")
-    if x.dtype.itemsize < 2:
-        raise ProblemError(f"x is {x.dtype}: the router computes from 16 or 32 bits")
-    if logits is None:
-        logits = cuda.device_array((x.shape[0], w.shape[0]), np.float32)
-    if tuple(logits.shape) != (x.shape[0], w.shape[0]) or logits.dtype != np.float32:
-        raise ProblemError(f"logits must be float32 {(x.shape[0], w.shape[0])}")
-    return x, w, logits
-
-
-def prepare_project(x: Any, w: Any, logits: Any = None) -> tuple[Launch | None, Any]:
-    """Prepare the router's projection, logits = x @ w.T with float32 weights and sums.
-
-    Args:
-        x: [T, D], host or device: float32, float16 or bfloat16.
-        w: float32 [E, D], host or device.
-        logits: float32 [T, E] on the device, None to allocate it.
-
-    Returns:
-        The launch (None without tokens), and logits.
-
-    Raises:
-        ProblemError: shapes or dtypes do not match.
-    """
-    x, w, logits = allocate_logits(x, w, logits)
-    dtype, vector, num_units = units_of(x, x, w)
-    if not x.shape[0]:
-        return None, logits
-    threads = 128
-    num_blocks = -(-x.shape[0] // (TOKENS * threads // 32))
-    kernel = make_project(dtype, vector, threads)
-    return Launch(kernel, num_blocks, threads, (as_units(x, vector), w, num_units, logits)), logits
 
 
 def _threads(on_gpu: int) -> int:
