@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 INSTALL := @$(PYTHON) tools/install.py --venv $(VENV) $(addprefix --with ,$(EXTRAS)) --for
 endif
 
-.PHONY: help demo test test-all lab gpu-check gpu-record bench tables lint doctor sim-peers sim-speed
+.PHONY: help demo test test-all lab gpu-check gpu-record bench tables check-authoring lint doctor sim-peers sim-speed
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,7 +32,7 @@ test-all: ## every test that this machine can run
 
 lab: ## JupyterLab with the notebooks
 	$(INSTALL) lab
-	$(RUN) -m jupyterlab $(wildcard notebooks)
+	PATH="$(if $(VENV),$(abspath $(VENV))/bin:)$$PATH" $(RUN) -m jupyterlab $(wildcard notebooks)
 
 gpu-check: ## all that needs a GPU, with compute-sanitizer
 	$(INSTALL) gpu
@@ -40,15 +40,19 @@ gpu-check: ## all that needs a GPU, with compute-sanitizer
 
 bench: ## time the ladder on a GPU, record it, and renew README's table (EXTRAS=peers: beside torch)
 	$(INSTALL) gpu
-	$(RUN) -m gemm_lessons bench; status=$$?; $(RUN) -m gemm_lessons.authoring && exit $$status
+	$(RUN) -m gemm_lessons bench; status=$$?; $(RUN) -m gemm_lessons.authoring --readme && exit $$status
 
 gpu-record: ## record all that is measured on a GPU, on every GPU side by side (EXTRAS=peers: beside torch)
 	$(INSTALL) gpu
 	$(RUN) tools/gpu_record.py
 
-tables: ## renew what is generated: README's table and picture, the notebooks' kernel cells
+tables: ## renew what is generated: README's tables and picture, notebooks' kernel cells, exercises' stubs
 	$(INSTALL) demo
-	$(RUN) -m gemm_lessons.authoring
+	$(RUN) -m gemm_lessons.authoring $(if $(OVERWRITE),--overwrite)
+
+check-authoring: ## whether what is generated is up to date
+	$(INSTALL) demo
+	$(RUN) -m gemm_lessons.authoring --check
 
 lint: ## ruff and mypy
 	$(INSTALL) test

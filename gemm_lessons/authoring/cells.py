@@ -107,7 +107,7 @@ def stale(root: Path) -> list[str]:
     ]
 
 
-def write(root: Path) -> None:
-    """Renew every notebook that is not as it should be committed."""
-    for path in (root / name for name in stale(root)):
+def renew(root: Path, names: list[str]) -> None:
+    """Renew some notebooks, which `stale` has named."""
+    for path in (root / name for name in names):
         path.write_text(canonical(path.read_text(encoding="utf-8"), root), encoding="utf-8")

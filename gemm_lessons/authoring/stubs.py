@@ -1,13 +1,10 @@
 """Stubs from solutions: one source for both, so that they cannot drift apart.
 
-`python -m gemm_lessons.authoring.stubs [--check]` writes `exercises/exNN_topic.py` from
-`solutions/exNN_topic.py`, or fails if one of them is stale.  `grading.stub` has the marks.
+`exercises/exNN_topic.py` is made from `solutions/exNN_topic.py`; `grading.stub` has the marks.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
 from gemm_lessons.grading.stub import stub_of
@@ -20,15 +17,21 @@ def solutions(root: Path = ROOT) -> list[Path]:
     return sorted((root / "solutions").glob("ex[0-9][0-9]_*.py"))
 
 
-def write_stubs(folder: Path, root: Path = ROOT) -> list[Path]:
+def write_stubs(folder: Path, root: Path = ROOT) -> None:
     """Write the stub of every solution into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
     for solution in solutions(root):
-        target = folder / solution.name
-        target.write_text(stub_of(solution.read_text(encoding="utf-8")), encoding="utf-8")
-        written.append(target)
-    return written
+        _write(solution, folder / solution.name)
+
+
+def renew(root: Path, names: list[str]) -> None:
+    """Write the committed stubs that `stale` has named."""
+    for solution in solutions(root):
+        if f"exercises/{solution.name}" in names:
+            _write(solution, root / "exercises" / solution.name)
+
+
+def _write(solution: Path, target: Path) -> None:
+    target.write_text(stub_of(solution.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def stale(root: Path = ROOT) -> list[str]:
@@ -42,19 +45,3 @@ def stale(root: Path = ROOT) -> list[str]:
     names = {solution.name for solution in solutions(root)}
     strays = (path.name for path in (root / "exercises").glob("ex[0-9][0-9]_*.py"))
     return found + [f"exercises/{name}" for name in sorted(strays) if name not in names]
-
-
-def main() -> int:
-    """Write or check; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m gemm_lessons.authoring.stubs")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a stub is stale")
-    if not parser.parse_args().check:
-        write_stubs(ROOT / "exercises")
-        return 0
-    for path in (found := stale()):
-        print(f"{path} is not what its solution makes: run `python -m gemm_lessons.authoring.stubs`")
-    return bool(found)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
