@@ -25,7 +25,7 @@ Names = Annotated[
 Folder = Annotated[Path, typer.Option("--submission", help="The folder with your files.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of cases and inputs; random if not given.")]
 Part = Annotated[
-    str, typer.Argument(help="A function of the exercise; all of them are listed if none is given.")
+    str, typer.Argument(help="A function of the exercise; if none is given, the only one, or a list of them.")
 ]
 Level = Annotated[int | None, typer.Option(help="1, 2 or 3; the next one if not given.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the grade as JSON.")]
@@ -65,6 +65,8 @@ def hint(name: Name, part: Part = "", level: Level = None, submission: Folder = 
     exercise = _exercise(name)
     path = api.EXERCISES / "hints.toml"
     known = hints.parts(path, exercise)
+    if not part and len(known) == 1:
+        (part,) = known
     if not part:
         console.print(f"{exercise} has hints for: {', '.join(known)}")
         console.print(f"gemm-lessons hint {name} {next(iter(known))}", style="dim")

@@ -13,7 +13,7 @@ from gemm_lessons import device
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.results import recorded
 
-PACKAGES = ("numpy", "numba", "numba-cuda", "ml-dtypes", "matplotlib", "cuda-toolkit", "torch")
+PACKAGES = ("numpy", "numba", "numba-cuda", "ml-dtypes", "matplotlib", "pytest", "cuda-toolkit", "torch")
 
 
 @dataclass(frozen=True)
