@@ -12,13 +12,13 @@ Picture:
     tile      32 features x all K.  If blocks share it, each leaves its sums in global memory, and the
               last of them to come adds them up, in the order of k whoever came when
 
-What changed: work is cut by bytes, not by tiles, so every SM reads from start to end; 256 tiles of 128
-features on 132 SMs would leave some of them idle in the second round. The sum over K is cut where a share
-ends (split-K), and always added in the same order: the same bits every time. No warp has a role, no copy
-engine is needed.
+What changed: work is cut by bytes, not by tiles, so every SM reads from start to end; with N = 4096, the 256
+tiles of 128 features of eight experts would leave some of 132 SMs idle in the second round. The sum over K
+is cut where a share ends (split-K), and always added in the same order: the same bits every time. No warp
+has a role, no copy engine is needed.
 
-Why it should help: with four tokens a byte of weights takes part in four multiply-adds, and a GPU can do
-a hundred in the time of reading one. Only memory counts. Bytes in flight = bandwidth x latency = 4.8 TB/s
+Why it should help: with four tokens a weight takes part in four multiply-adds, and a GPU can do two
+hundred in the time of reading it. Only memory counts. Bytes in flight = bandwidth x latency = 4.8 TB/s
 x 0.8 us = 3.8 MB, 29 KB on each of 132 SMs, if no request had to queue; two rings keep 144 KB on their way.
 DRAM wants to be read in long pieces: 512 bytes of a row at a time, where 128 cost a tenth of the speed.
 
@@ -616,7 +616,8 @@ def make_kernel(config: Config) -> Any:
         first = int32(block * share + min(block, rest))
         left = int32(share + (1 if block < rest else 0)) if block < num_blocks else int32(0)
         last = int32(first + left)
-        # Begin with the tile that goes on in the next block, if there is one: see the picture.
+        # Begin with the tile that goes on in the next block, if there is one, and come to `first` after `last`:
+        # shared tiles are then added up while everybody reads, not at the end, where nothing hides it.
         begin = int32(div_u32(last, num_k) * num_k)
         if begin < first or begin == last:
             begin = first

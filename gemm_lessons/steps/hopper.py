@@ -10,15 +10,17 @@ Picture:
     y[tokens, features] is the tile transposed; stmatrix.trans turns it on its way to shared memory.
 
 What changed: wgmma reads both operands from shared memory, 64 x n x 16 at a time, so no thread spends
-registers or instructions on loading. TMA brings a whole stage for one request and signals an mbarrier when
-its bytes have landed. Nobody calls syncthreads: producer and consumers meet at barriers of
-their own, a ring of stages apart, and the next tile's loads run while this tile is multiplied and stored.
+registers or instructions on loading. TMA brings a stage for two requests, one of w and one of x (a tail: one
+for each 64 tokens), and signals an mbarrier when its bytes have landed. After the start nobody calls
+syncthreads: producer and consumers meet at barriers of their own, a ring of stages apart, and the next tile's
+loads run while this tile is multiplied and stored. setmaxnreg moves registers from those who wait to those
+who hold sums.
 
 Why it should help: one instruction moves 32 KB, one multiplies 64 x 256 x 16; the rest is waiting, done by
 threads that have nothing else to do. With the tokens on wgmma's n, an expert's last tile costs what its
 tokens need, in steps of 16, where a tile with tokens on wgmma's 64 rows would compute up to 63 for nothing.
-A tail needs all of an expert's weights, so it runs beside the tiles that read them anyway; the last
-ones level the finish (see `tile_queue`).
+A tail needs all of an expert's weights, so it runs beside the tiles that read them anyway; those of
+the last experts come last of all, for short tiles even out the finish (see `tile_queue`).
 
 When it will not: few tokens. Then weights must be read for a handful of multiplications each, and the
 only thing that counts is memory bandwidth.
@@ -99,6 +101,8 @@ BK = ROW_BYTES // 2  # bfloat16 in a swizzled row
 STEP = 16  # wgmma's widths in use are multiples of this: stmatrix stores 16 tokens at a time
 SWIZZLE_BYTES = 1024  # the swizzle repeats; tiles must start at a multiple of it
 LOOKAHEAD = 8
+# A block of 384 threads begins with 168 registers each; 128 sums do not fit beside the rest, so the
+# producer's warpgroup gives up what consumers take: 128 * (56 + 2 * 224) = 64512 of 65536.
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 56, 224
 REGISTERS_PER_SM = 65536
 X_TILE, X_BOX, W_TILE, Y_BOX = range(4)  # rows of the tensor maps
@@ -251,7 +255,7 @@ def make_store(config: Config) -> Any:
         feature = int32(tile_feature + warpgroup * WARPGROUP_FEATURES)
         barrier = 1 + warpgroup  # a named barrier for each consumer warpgroup
         # Where this lane's row of 8 features begins in the first 16 tokens of a box: tiles 0 and 1 of a
-        # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same 8 tokens later.
+        # stmatrix are the warp's features 0 to 7 and 8 to 15, tiles 2 and 3 the same of 8 tokens later.
         token = (lane & 7) + (lane >> 4) * 8
         piece = warp * 2 + ((lane >> 3) & 1)
         cell = uint32(token * ROW_BYTES + (piece ^ (lane & 7)) * 16)  # 128-byte swizzle
@@ -268,7 +272,7 @@ def make_store(config: Config) -> Any:
                 buffer = uint32(buffers + (box % BUFFERS) * BUFFER_BYTES)
                 for part in range(BOX // STEP):
                     if part * STEP < left:
-                        first = box * (BOX // 2) + part * (STEP // 2)
+                        first = box * (BOX // 2) + part * (STEP // 2)  # a thread has half a sum a token
                         stmatrix_x4_trans(
                             buffer + cell + part * (STEP * ROW_BYTES),
                             pack_bf16(acc[first], acc[first + 1]),
@@ -356,7 +360,8 @@ def make_roles(config: Config) -> Roles:
             if rows == 0:
                 break
             if STEALING:
-                wait(barriers + TILE_WANTED, parity)  # why already here: the later, the fairer
+                # why wait before drawing: who draws early holds a tile that a faster block could have begun.
+                wait(barriers + TILE_WANTED, parity)
                 taken = int32(0)
                 if lane == 0:
                     taken = cuda.atomic.add(counters, 0, 1)
@@ -444,7 +449,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
                 x, w = matrix_descriptor(tile), matrix_descriptor(tile + w_part)
                 wgmma_fence()
                 wgmma(acc, w, x, k_tile)  # why k_tile: 0 starts a new sum
-                wgmma(acc, w + uint64(STEP_K), x + uint64(STEP_K), 1)
+                wgmma(acc, w + uint64(STEP_K), x + uint64(STEP_K), 1)  # 16 of K, in the descriptor's units
                 wgmma(acc, w + uint64(2 * STEP_K), x + uint64(2 * STEP_K), 1)
                 wgmma(acc, w + uint64(3 * STEP_K), x + uint64(3 * STEP_K), 1)
                 wgmma_commit()
@@ -458,6 +463,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
 
         return multiply
 
+    # wgmma's n is part of its name, so there is one copy of the loop for each width.
     multiply = one_of({n // STEP: make_multiply(n) for n in range(BM, 0, -STEP)})
 
     @inlined

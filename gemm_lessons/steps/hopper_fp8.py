@@ -21,7 +21,7 @@ time, for neighbouring tokens, so they lie turned, K slowest (`quantize.turn_sca
 
 Why it should help: half the bytes, and twice the products a cycle.  While one consumer moves its sums, the
 other one's products keep the tensor cores busy.  `hopper` has tokens on wgmma's n, where every sum's scale
-is another one: there each thread read 64 scales a stage from shared memory, whose ports wgmma needs.
+is another one: each thread would read 64 scales a stage from shared memory, whose ports wgmma needs.
 
 When it will not: where memory is the roof, half the bytes is all there is.  At small K the epilogue, as
 wide as before, weighs twice as much.  And a tail costs 64 tokens where `hopper` counts in steps of 16.
@@ -31,10 +31,12 @@ What to measure: time over torch._scaled_grouped_mm, with and without fast accum
 
 Role card
     barrier         a phase ends after                                        and then
-    full[stage]     1 arrival (producer) + 128 bytes a row + 4 a token        consumers may read the stage
+    full[stage]     1 arrival (producer) + 128 bytes a row + scales           consumers may read the stage
     empty[stage]    4 arrivals a consumer warpgroup (its warps)               it may be overwritten
     tile_ready      1 arrival (scheduler)                                     s_tile names the next tile
     tile_wanted     1 (producer) + 4 a consumer warpgroup                     s_tile may be overwritten
+    Scales: 4 bytes for each of BM tokens, present or not, and 16 a part, for TMA starts at multiples of 16.
+    With whole rows, a tile's first stage brings 4 for each of 128 features, too.
 """
 
 from __future__ import annotations
@@ -508,7 +510,7 @@ def bind(
 def prepare(
     problem: GroupedProblem, config: Config | None = None, inputs: QuantizedInputs | None = None
 ) -> Prepared:
-    """Encode the tensor maps and prepare the only launch.
+    """Encode the tensor maps and prepare the launch, with one before it if scales must be turned.
 
     Args:
         problem: what is computed; float8_e4m3fn, K a multiple of 16 and N of 8.
