@@ -27,7 +27,7 @@ from gemm_lessons.problem import GroupedProblem, Inputs
 from gemm_lessons.quantize import QuantizedInputs, draw_inputs, pad_inputs
 from gemm_lessons.trace import Timeline
 
-WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle")
+WORKLOADS = ("S", "S-x16", "S-x64", "zipf", "one-hot", "empty-middle", "uniform", "text")
 TENSOR_WORKLOADS = ("S", "S-x16", "S-x64", "S-x8-v3-gate-up", "S-x8-v3-down", "v3-gate-up-4x8192", "zipf")
 SCHEDULED = ("S", "S-x16", "zipf")  # where schedules are compared, too
 DEMO_WORKLOAD = "S"

@@ -126,8 +126,8 @@ def beside(record: Record, step: str, peer: str, padded: str) -> Table:
     """
     table = Table(
         f"{step} beside {peer} in the same run, {record.dtype} ({record.label})",
-        ("workload", "N, K", "µs", "± µs", "useful TFLOP/s", "% of roof", f"{peer}: µs", "time over its",
-         f"{padded}: µs", "faster than it"),
+        ("workload", "N, K", "µs", "± µs", "useful TFLOP/s", "% of roof", f"{peer}: µs", "ours / its",
+         f"{padded}: µs", "its / ours"),
     )  # fmt: skip
     for workload, problem in record.problems.items():
         own = record.find(workload, step)
@@ -143,6 +143,11 @@ def beside(record: Record, step: str, peer: str, padded: str) -> Table:
                 number(wasteful.median_us if wasteful else None), _ratio(wasteful, own),
             )
         )  # fmt: skip
+        for one in (same, wasteful):
+            if one and one.reason:
+                table.notes.append(f"{one.name} on {workload}: {one.status.upper()}, {one.reason}")
+    if any(NOT_MEASURED in row for row in table.rows):
+        table.notes.append(f"{NOT_MEASURED} was not timed in this run")
     return table
 
 
