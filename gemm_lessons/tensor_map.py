@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.problem import ProblemError
+from gemm_lessons.problem import LARGEST_EXTENT, ProblemError
 
 device.choose()
 
@@ -86,6 +86,19 @@ def check_alignment(label: str, num_columns: int, itemsize: int) -> None:
         raise ProblemError(
             f"{label} is {num_columns}: TMA moves rows of a multiple of {ALIGNMENT} bytes,"
             f" so {label} must be a multiple of {step}; pad it to {-(-num_columns // step) * step}"
+        )
+
+
+def check_rows(num_rows: int) -> None:
+    """Check that TMA's 32-bit coordinates reach every row.
+
+    Raises:
+        ProblemError: with the number of rows.
+    """
+    if num_rows > LARGEST_EXTENT:
+        raise ProblemError(
+            f"the weights have {num_rows} rows, N for each expert, and TMA counts to {LARGEST_EXTENT}:"
+            " use fewer experts a call"
         )
 
 

@@ -155,8 +155,9 @@ def test_nothing_is_launched_without_tokens():
         (GroupedProblem((3,), 12, 64, "bfloat16"), "N must be a multiple of 8; pad it to 16"),
         (GroupedProblem((3,), 64, 7, "bfloat16"), "K must be a multiple of 8; pad it to 8"),
         (GroupedProblem((3,), 64, 64, "float32"), "computes in bfloat16, and the problem is float32"),
+        (GroupedProblem((9,) * 65536, 32776, 16, "bfloat16"), "2148007936 rows, N for each expert, and TMA"),
     ],
-    ids=["N", "K", "dtype"],
+    ids=["N", "K", "dtype", "size"],
 )
 def test_refuses_with_one_sentence(problem, message):
     with pytest.raises(ProblemError, match=message):

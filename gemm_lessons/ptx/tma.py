@@ -22,6 +22,20 @@ def _map_at(ctx: Context, address: Any) -> SimulatedMap:
     return read_simulated(data.view(np.uint8), offset)
 
 
+def _known_maps(ctx: Context) -> set[int]:
+    known: set[int] = ctx.state("tensor maps", set, "block")
+    return known
+
+
+def _map_in_use(ctx: Context, address: Any) -> SimulatedMap:
+    if int(address) not in _known_maps(ctx):
+        raise InstructionError(
+            "no thread of this block has called fence_proxy_tensormap for this map: the SM may remember"
+            " another map that lay at this address before."
+        )
+    return _map_at(ctx, address)
+
+
 def _check_shared(address: int, box: SimulatedMap) -> None:
     if address % ROW_BYTES:
         raise InstructionError(f"TMA needs shared addresses that are multiples of {ROW_BYTES}.")
@@ -50,7 +64,7 @@ def _places(box: SimulatedMap, address: int) -> np.ndarray[Any, Any]:
 
 
 def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any, barrier: Any) -> None:
-    box, target = _map_at(ctx, tensor_map), int(destination)
+    box, target = _map_in_use(ctx, tensor_map), int(destination)
     _check_shared(target, box)
     if column * box.itemsize % ALIGNMENT:
         raise InstructionError(
@@ -65,6 +79,18 @@ def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any
         state.land(agent, content.size)
 
     ctx.later(copy, "the TMA load")
+
+
+@instruction("fence.proxy.tensormap::generic.acquire.sys [$0], 128;", "l", "void(uint64)")
+def fence_proxy_tensormap(ctx: Any, tensor_map: Any) -> None:
+    """Make the copy engine read a tensor map anew; one thread of a block, with a barrier behind it.
+
+    Needed before the first use of a map in global memory, by each block: memory is given out again, and an
+    SM remembers maps by their address.
+    PTX manual: membar / fence.
+    """
+    _map_at(ctx, tensor_map)
+    _known_maps(ctx).add(int(tensor_map))
 
 
 @instruction("prefetch.tensormap [$0];", "l", "void(uint64)")
@@ -84,7 +110,7 @@ def tma_prefetch_2d(ctx: Any, tensor_map: Any, column: Any, row: Any) -> None:
 
     PTX manual: cp.async.bulk.prefetch.tensor.
     """
-    _map_at(ctx, tensor_map)
+    _map_in_use(ctx, tensor_map)
 
 
 @instruction(
@@ -147,7 +173,7 @@ def tma_store_2d(ctx: Any, tensor_map: Any, column: Any, row: Any, source: Any) 
     "illegal instruction".
     PTX manual: cp.async.bulk.tensor.
     """
-    box, start = _map_at(ctx, tensor_map), int(source)
+    box, start = _map_in_use(ctx, tensor_map), int(source)
     _check_shared(start, box)
     if row < 0 or column < 0:
         raise InstructionError(f"A TMA store may not start before its array: at {int(row)}, {int(column)}.")

@@ -70,6 +70,7 @@ from gemm_lessons.ptx.mbarrier import (
 from gemm_lessons.ptx.shared import ld_shared_v4, shared_address, st_global_v4
 from gemm_lessons.ptx.sync import bar_sync, fence_proxy_async, setmaxnreg_dec, setmaxnreg_inc
 from gemm_lessons.ptx.tma import (
+    fence_proxy_tensormap,
     prefetch_tensormap,
     tma_load_2d,
     tma_store_2d,
@@ -214,6 +215,7 @@ class Config:
             raise ProblemError(f"this step computes in bfloat16, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 2)
         tensor_map.check_alignment("N", problem.N, 2)
+        tensor_map.check_rows(problem.num_groups * problem.N)
 
 
 CONFIG = Config()
@@ -300,7 +302,7 @@ class Roles(NamedTuple):
     """Device functions of all roles but the consumers.
 
     Attributes:
-        open_barriers: (barriers), for one thread before a block barrier.
+        open_block: (barriers, maps), for one thread before a block barrier.
         wait: (barrier, parity).
         schedule: a role.
         bytes_of: (rows of a tile), what lands in each of its stages.
@@ -308,7 +310,7 @@ class Roles(NamedTuple):
         produce: a role.
     """
 
-    open_barriers: Any
+    open_block: Any
     wait: Any
     schedule: Any
     bytes_of: Any
@@ -327,7 +329,9 @@ def make_roles(config: Config) -> Roles:
     open_queue, find_tile = make_tile_queue(BM, BN, config.band, config.least_piece)
 
     @inlined
-    def open_barriers(barriers):
+    def open_block(barriers, maps):
+        for i in range(maps.shape[0]):
+            fence_proxy_tensormap(address_of(maps, (i, 0)))
         for stage in range(STAGES):
             mbarrier_init(barriers + FULL + 8 * stage, full_arrivals)
             mbarrier_init(barriers + EMPTY + 8 * stage, empty_arrivals)
@@ -414,7 +418,7 @@ def make_roles(config: Config) -> Roles:
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1
 
-    return Roles(open_barriers, wait, schedule, bytes_of, load, produce)
+    return Roles(open_block, wait, schedule, bytes_of, load, produce)
 
 
 @cache
@@ -432,7 +436,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
     CONSUMER_WARPS = config.num_consumers * WARPS
     PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
-    open_barriers, wait, schedule, _, _, produce = make_roles(config)
+    open_block, wait, schedule, _, _, produce = make_roles(config)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
     wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
     store = epilogue(config)
@@ -504,7 +508,7 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
         num_k = int32((K + BK - 1) // BK)
 
         if cuda.threadIdx.x == 0:
-            open_barriers(barriers)
+            open_block(barriers, maps)
         cuda.syncthreads()
 
         if warp >= CONSUMER_WARPS:

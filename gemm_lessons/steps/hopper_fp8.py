@@ -189,6 +189,7 @@ class Config(hopper.Config):
             raise ProblemError(f"this step computes in float8_e4m3fn, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 1)
         tensor_map.check_alignment("N", problem.N, 2)
+        tensor_map.check_rows(problem.num_groups * problem.N)
 
 
 CONFIG = Config()
@@ -230,7 +231,7 @@ def make_kernel(config: Config) -> Any:
     WEIGHTS_AT = FEATURES_AT + 2 * FEATURE_BYTES
     NUM_BARRIERS = 2 * STAGES + 2
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
-    open_barriers, wait, schedule, bytes_of, load, _ = make_roles(config)
+    open_block, wait, schedule, bytes_of, load, _ = make_roles(config)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
     wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
     wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
@@ -338,8 +339,10 @@ def make_kernel(config: Config) -> Any:
                         if thread & 31 == 0:
                             mbarrier_arrive(barriers + EMPTY + 8 * stage)
                     promote(acc, part, i * PART, upper, lower)
-                if num_parts == 0 and thread & 31 == 0:
-                    mbarrier_arrive(barriers + EMPTY + 8 * stage)
+                if num_parts == 0:
+                    cuda.syncwarp()  # why: no lane may still wait for this phase when the next one ends
+                    if thread & 31 == 0:
+                        mbarrier_arrive(barriers + EMPTY + 8 * stage)
                 stage = int32(stage + 1)
                 if stage == STAGES:
                     stage, phase = int32(0), int32(phase ^ 1)
@@ -442,7 +445,7 @@ def make_kernel(config: Config) -> Any:
         num_k = int32((K + BK - 1) >> BK_SHIFT)
 
         if cuda.threadIdx.x == 0:
-            open_barriers(barriers)
+            open_block(barriers, maps)
         cuda.syncthreads()
 
         if warp >= CONSUMER_WARPS:

@@ -63,6 +63,7 @@ from gemm_lessons.ptx.sync import (
     setmaxnreg_inc,
 )
 from gemm_lessons.ptx.tma import (
+    fence_proxy_tensormap,
     prefetch_tensormap,
     tma_load_2d,
     tma_load_2d_multicast,
@@ -102,6 +103,7 @@ def every_instruction(address, words, sums):
         pass
     mbarrier_arrive_cluster(mapa(there, cluster_rank()))
     cluster_sync()
+    fence_proxy_tensormap(address)
     prefetch_tensormap(address)
     tma_prefetch_2d(address, 64, 8)
     tma_load_2d(there + 1024, address, 64, 8, there)

@@ -23,6 +23,7 @@ EMITTED = (
     r"mapa\.shared::cluster\.u32 %r\d+, %r\d+, %r\d+;",
     r"mov\.u32 %r\d+, %cluster_ctarank;",
     r"barrier\.cluster\.arrive; barrier\.cluster\.wait;",
+    r"fence\.proxy\.tensormap::generic\.acquire\.sys \[%rd\d+\], 128;",
     r"prefetch\.tensormap \[%rd\d+\];",
     r"cp\.async\.bulk\.prefetch\.tensor\.2d\.L2\.global\.tile \[%rd\d+, \{%r\d+, %r\d+\}\];",
     r"cp\.async\.bulk\.tensor\.2d\.shared::cluster\.global\.mbarrier::complete_tx::bytes"

@@ -51,6 +51,7 @@ from gemm_lessons.ptx.shared import (
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
 from gemm_lessons.ptx.sync import bar_sync, cluster_rank, cluster_sync, fence_proxy_async, mapa
 from gemm_lessons.ptx.tma import (
+    fence_proxy_tensormap,
     tma_load_2d,
     tma_load_2d_multicast,
     tma_store_2d,
@@ -380,6 +381,8 @@ def move_boxes(maps, column, row, out):
     if t == 0:
         mbarrier_init(barrier, 1)
         fence_mbarrier_init()
+        for i in range(maps.shape[0]):
+            fence_proxy_tensormap(address_of(maps, (i, 0)))
     cuda.syncthreads()
     if t == 0:
         mbarrier_arrive_expect_tx(barrier, BOX_BYTES)
@@ -431,6 +434,8 @@ def load_plain_box(maps, column, row, out):
     if t == 0:
         mbarrier_init(barrier, 1)
         fence_mbarrier_init()
+        for i in range(maps.shape[0]):
+            fence_proxy_tensormap(address_of(maps, (i, 0)))
         mbarrier_arrive_expect_tx(barrier, 2 * 36 * 4)
         tma_load_2d(box, address_of(maps, (0, 0)), column, row, barrier)
     cuda.syncthreads()
@@ -452,6 +457,17 @@ def test_a_box_without_a_swizzle_is_loaded_as_it_is(column, row):
     np.testing.assert_array_equal(out.copy_to_host().reshape(2, 36), wanted)
 
 
+def test_a_map_that_lies_where_another_one_lay_is_read_anew():
+    sources = [np.full((3, 44), value, np.float32) for value in range(1, 21)]
+    kept, out = [to_device(source) for source in sources], to_device(np.zeros(2 * 36, np.float32))
+    maps = [tensor_map.encode([(source, Box(2, 36))]) for source in kept]
+    launch = Launch(load_plain_box, 1, 32, (maps[0], np.int32(0), np.int32(0), out), shared_bytes=1024)
+    for value, other in enumerate(maps, 1):
+        maps[0].copy_to_device(other.copy_to_host())
+        launch()
+        assert (out.copy_to_host() == value).all()
+
+
 @cuda.jit
 def share_a_box(maps, out):
     """Rank 0 loads a box into both blocks of its cluster."""
@@ -462,6 +478,8 @@ def share_a_box(maps, out):
     if t == 0:
         mbarrier_init(barrier, 1)
         fence_mbarrier_init()
+        for i in range(maps.shape[0]):
+            fence_proxy_tensormap(address_of(maps, (i, 0)))
         mbarrier_arrive_expect_tx(barrier, BOX_BYTES)
     cluster_sync()
     if t == 0 and cluster_rank() == 0:
@@ -503,6 +521,8 @@ def make_wgmma(n, multiply, begin):
         if t == 0:
             mbarrier_init(barrier, 1)
             fence_mbarrier_init()
+            for i in range(maps.shape[0]):
+                fence_proxy_tensormap(address_of(maps, (i, 0)))
         cuda.syncthreads()
         if t == 0:
             mbarrier_arrive_expect_tx(barrier, a_bytes + b_bytes)

@@ -17,7 +17,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_try_wait,
 )
 from gemm_lessons.ptx.shared import shared_address
-from gemm_lessons.ptx.tma import tma_load_2d, tma_store_2d
+from gemm_lessons.ptx.tma import fence_proxy_tensormap, tma_load_2d, tma_store_2d
 from gemm_lessons.ptx.wgmma import matrix_descriptor, wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
 from gemm_lessons.tensor_map import Box
 
@@ -47,6 +47,8 @@ def pipeline(maps, out, mistake):
             if mistake != "no initialisation":
                 mbarrier_init(empty + 8 * stage, 128)
         fence_mbarrier_init()
+        if mistake != "no fence for the map":
+            fence_proxy_tensormap(address_of(maps, (0, 0)))
     cuda.syncthreads()
     if t >= 128:
         if t == 128:
@@ -95,6 +97,7 @@ def test_the_pipeline_without_a_mistake_is_right():
     [
         ("too many bytes", r"deadlock.*0 arrivals and 16 bytes are missing"),
         ("no release", r"deadlock.*128 arrivals and 0 bytes are missing"),
+        ("no fence for the map", r"no thread of this block has called fence_proxy_tensormap"),
         ("no initialisation", r"this mbarrier was never initialised"),
         ("no wait for empty", r"race|arrival 2 of a phase"),
         ("no wait for full", r"race"),
@@ -120,6 +123,7 @@ def load_a_box(maps, column):
     box = uint32((shared_address(s_raw) + 1023) & -1024)
     if cuda.threadIdx.x == 0:
         mbarrier_init(shared_address(s_barrier), 1)
+        fence_proxy_tensormap(address_of(maps, (0, 0)))
         tma_load_2d(box, address_of(maps, (0, 0)), column, 0, shared_address(s_barrier))
 
 
@@ -135,6 +139,7 @@ def store_a_box(maps, row):
     s_raw = cuda.shared.array(0, uint8)
     box = uint32((shared_address(s_raw) + 1023) & -1024)
     if cuda.threadIdx.x == 0:
+        fence_proxy_tensormap(address_of(maps, (0, 0)))
         tma_store_2d(address_of(maps, (0, 0)), 0, row, box)
 
 
