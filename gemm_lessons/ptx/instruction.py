@@ -115,6 +115,9 @@ def _emitted(
         function_type = ir.FunctionType(gives, [value.type for value in values])
         # why side_effect: without it LLVM may merge, hoist or drop the instruction.
         result = builder.asm(function_type, template, constraints, values, side_effect=True)
+        if ".sync" in template:
+            # why: without it LLVM may move the instruction into a branch that some of the threads take.
+            result.attributes.add("convergent")
         for i, slot in enumerate(slots):
             builder.store(builder.extract_value(result, i), slot)
         if isinstance(result_type, types.UniTuple):  # type: ignore[attr-defined]
