@@ -124,6 +124,15 @@ def test_there_and_back_is_the_sum_of_the_weights():
     np.testing.assert_allclose(back, x * routing.weights.sum(axis=1, keepdims=True, dtype=np.float64))
 
 
+def test_blocks_shrink_until_their_counts_fit():
+    from gemm_lessons.moe.permute import _default_config
+
+    assert _default_config(256, 8).shared_bytes <= 48 * 1024
+    assert _default_config(6144, 1).threads == 32
+    with pytest.raises(RoutingError, match="6145 experts and 32 threads need 49160 bytes"):
+        prepare_permutation(np.zeros((3, 1), np.int32), 6145)
+
+
 def test_what_makes_no_sense_is_refused():
     routing = ROUTINGS["top-2 of 8"]
     for make in (

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import Launch, Part, to_device
+from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, Part, to_device
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Array, Routing, RoutingError, describe_bad
 from gemm_lessons.moe.routing import ranks as stable_ranks
 from gemm_lessons.problem import DTYPES, LARGEST_EXTENT, ProblemError
@@ -135,6 +135,23 @@ class Config:
     def num_warps(self) -> int:
         """Warps of a block that counts or places."""
         return self.threads // 32
+
+    @property
+    def shared_bytes(self) -> int:
+        """Static shared memory of a block that places: a count for every warp and expert, and one before."""
+        return 4 * self.num_experts * (self.num_warps + 1)
+
+    def validate(self) -> None:
+        """Refuse more experts than a block can count.
+
+        Raises:
+            RoutingError: with the number of bytes.
+        """
+        if self.shared_bytes > DEFAULT_SHARED_BYTES:
+            raise RoutingError(
+                f"{self.num_experts} experts and {self.threads} threads need {self.shared_bytes} bytes of"
+                f" shared memory and a block has {DEFAULT_SHARED_BYTES}: use fewer threads or fewer experts"
+            )
 
 
 @dataclass(frozen=True)
@@ -661,6 +678,7 @@ def prepare_permutation(
     experts = to_device(experts)
     config = config or _default_config(num_experts, experts.shape[1] if len(experts.shape) == 2 else 0)
     order = allocate_permutation(experts, num_experts, capacity, config, padded=padded)
+    config.validate()
     total, threads = order.num_tokens * config.num_slots, config.threads
     if not total:
         return order
@@ -682,9 +700,12 @@ def prepare_permutation(
 
 
 def _default_config(num_experts: int, num_slots: int) -> Config:
-    if device.choose().is_gpu:
-        return Config(num_experts, num_slots)
-    return Config(num_experts, num_slots, threads=64, scan_threads=64)
+    config = Config(num_experts, num_slots)
+    if not device.choose().is_gpu:
+        config = replace(config, threads=64, scan_threads=64)
+    while config.shared_bytes > DEFAULT_SHARED_BYTES and config.num_warps > 1:
+        config = replace(config, threads=config.threads // 2)
+    return config
 
 
 def _check_capacity(capacity: int | None, padded: bool, num_experts: int) -> int:
