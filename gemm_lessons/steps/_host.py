@@ -105,6 +105,24 @@ def require_power_of_two(**extents: int) -> None:
             raise ConfigError(f"{name} is {extent}: use a power of two, such as 16, 32 or 64")
 
 
+def require_aligned(num_bytes: int, **arrays: Any) -> None:
+    """Refuse device arrays that begin where the kernel's accesses may not.
+
+    A GPU answers a misaligned access by ending every kernel of the process from then on.
+
+    Raises:
+        ProblemError: naming the first such array and its address.
+    """
+    for name, array in arrays.items():
+        # why a default: in the simulator, arrays come from NumPy, always aligned
+        address = getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0]
+        if address % num_bytes:
+            raise ProblemError(
+                f"{name} begins at address {address:#x}, which is not a multiple of {num_bytes}:"
+                " give it memory of its own, not a part of a larger array"
+            )
+
+
 def require_block_size(num_threads: int) -> None:
     """Refuse a block that no GPU takes.
 

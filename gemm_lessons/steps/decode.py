@@ -70,6 +70,7 @@ from gemm_lessons.steps._host import (
     ConfigError,
     begin,
     begin_quantized,
+    require_aligned,
     require_block_size,
     require_power_of_two,
 )
@@ -616,8 +617,8 @@ def make_kernel(config: Config) -> Any:
         first = int32(block * share + min(block, rest))
         left = int32(share + (1 if block < rest else 0)) if block < num_blocks else int32(0)
         last = int32(first + left)
-        # Begin with the tile that goes on in the next block, if there is one, and come to `first` after `last`:
-        # shared tiles are then added up while everybody reads, not at the end, where nothing hides it.
+        # Begin with the tile that goes on in the next block, if there is one, and come to `first` after
+        # `last`: shared tiles are added up while everybody reads, not at the end, where nothing hides it.
         begin = int32(div_u32(last, num_k) * num_k)
         if begin < first or begin == last:
             begin = first
@@ -718,22 +719,15 @@ def bind(
     num_blocks = min(most_blocks, max(most_slabs // config.least_slabs, 1))
     partials = cuda.device_array(2 * num_blocks * 4 * config.widths[0] * config.plane_threads, np.float32)
     counters = to_device(np.zeros(num_blocks, np.int32))
-    x_bytes, w_bytes = (_bytes_of(label, array) for label, array in (("x", x), ("w", w)))
+    require_aligned(PIECE_BYTES, x=x, w=w)
+    require_aligned(4, y=y)
     return Launch(
         make_kernel(config),
         num_blocks,
         config.num_threads,
-        (x_bytes, w_bytes, *scales, offsets, y.view(np.uint16), partials, counters),
+        (x.view(np.uint8), w.view(np.uint8), *scales, offsets, y.view(np.uint16), partials, counters),
         shared_bytes=config.shared_bytes,
     )
-
-
-def _bytes_of(label: str, array: Any) -> Any:
-    """An array's rows as bytes, for copies of 16."""
-    address = getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0]
-    if address % PIECE_BYTES:
-        raise ProblemError(f"{label} begins at address {address:#x}: rows are copied in pieces of 16 bytes")
-    return array.view(np.uint8)
 
 
 def prepare(

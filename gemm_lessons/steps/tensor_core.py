@@ -39,7 +39,13 @@ from gemm_lessons.ptx.global_memory import address_of
 from gemm_lessons.ptx.matrix import ldmatrix_x4, mma_m16n8k8, mma_m16n8k16, pack
 from gemm_lessons.ptx.shared import ld_global_v4, shared_address, st_global_u32, st_shared_v4
 from gemm_lessons.schedule import ceil_div, count_tiles, find_tile
-from gemm_lessons.steps._host import ConfigError, begin, require_block_size, require_power_of_two
+from gemm_lessons.steps._host import (
+    ConfigError,
+    begin,
+    require_aligned,
+    require_block_size,
+    require_power_of_two,
+)
 
 launch = launch_parts
 
@@ -333,6 +339,8 @@ def bind(problem: GroupedProblem, config: Config, x: Any, w: Any, offsets: Any, 
     num_tiles = int(tile_offsets[-1])
     if not num_tiles:
         return None
+    require_aligned(PIECE_BYTES, x=x, w=w)
+    require_aligned(4, y=y)
     x_words, w_words, y_words = (array.view(np.uint16) for array in (x, w, y))
     arguments = (x_words, w_words, offsets, to_device(tile_offsets), y_words)
     return Launch(
