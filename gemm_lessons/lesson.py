@@ -155,6 +155,25 @@ def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]])
     say("\n".join(lines))
 
 
+@contextmanager
+def _waiting() -> Iterator[Callable[[str], None]]:
+    """Say what is being done, in a line that is gone at the end; only in a notebook.
+
+    Why no bar of Rich: in a notebook it wants ipywidgets, which Colab and an editor may lack.
+    """
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        yield lambda what: None
+        return
+    line = display(_Text(""), display_id=True)
+    try:
+        yield lambda what: line.update(_Text(f"*{what} ...*"))
+    finally:
+        line.update(_Text(""))
+
+
 def begin() -> None:
     """Choose the device, and say what it is and what that changes in the lessons."""
     chosen = device.choose()
@@ -210,8 +229,10 @@ def check(step: Any, *functions: Any, problems: Sequence[GroupedProblem] | None 
     from gemm_lessons.measure.checks import ragged_problems
 
     rows, complaints = [], []
-    with _with_functions(step, functions):
-        for problem in problems or ragged_problems(on_gpu=device.choose().is_gpu, small=True):
+    problems = problems or ragged_problems(on_gpu=device.choose().is_gpu, small=True)
+    with _with_functions(step, functions), _waiting() as tell:
+        for number, problem in enumerate(problems, 1):
+            tell(f"Case {number} of {len(problems)}: {problem.name or problem.counts}")
             verdict = judge(step, problem)
             state = verdict.lines[-1] if verdict.right else "**WRONG**"
             counts = ", ".join(map(str, problem.counts[:8])) + (", ..." if problem.num_groups > 8 else "")
@@ -468,7 +489,10 @@ def measure(
     modules = {name: {**steps_for(dtype), **(others or {})}[name] for name in steps}
     if device.choose().is_gpu:
         bench = _bench(dtype)
-        bench.ladder(problem, modules)
+        with _waiting() as tell:
+            tell(f"Drawing inputs of {workload}, and timing {', '.join(modules)} next to padded")
+            bench.announce = lambda one: tell(f"{one.name} ({one.kind}): {one.status}; timing goes on")
+            bench.ladder(problem, modules)
         _show_ladder(_all_right(bench.record), workload, parts=parts)
         return
     _count(problem, modules)
@@ -595,8 +619,9 @@ def timelines(problem: GroupedProblem, schedules: Sequence[str], *functions: Any
     config = persistent.CONFIG if device.choose().is_gpu else persistent.SIM_CONFIG
     inputs = problem.inputs()
     found = []
-    with _with_functions(persistent, functions):
+    with _with_functions(persistent, functions), _waiting() as tell:
         for schedule in schedules:
+            tell(f"Running {schedule}")
             prepared = persistent.prepare(problem, replace(config, trace=True), inputs, schedule=schedule)
             # why it comes first: the first launch on a GPU loads the module, which looks like an idle device
             try:
