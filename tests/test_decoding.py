@@ -31,7 +31,7 @@ class FakeGpu:
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(decoding, "N", 2 * decoding.BLOCK)
+    monkeypatch.setattr(decoding, "N", decoding.BLOCK)
     monkeypatch.setattr(decoding, "K", 128)
     monkeypatch.setattr(decoding, "ROUTINGS", {"small": (1, 0, 2)})
     monkeypatch.setattr(decoding, "Rules", lambda: Rules(samples=1, least_samples=1, warmups=1))
@@ -41,7 +41,7 @@ def small(monkeypatch):
 
 
 def weights(dtype):
-    w = decoding.draw((3, 2 * decoding.BLOCK, 128), dtype, 0)
+    w = decoding.draw((3, decoding.BLOCK, 128), dtype, 0)
     if dtype == "bfloat16":
         return w, to_device(w)
     scaled = decoding.scales_of(w, (decoding.BLOCK, decoding.BLOCK), 5)
@@ -56,7 +56,7 @@ def lines_of(dtype):
 def test_a_line_counts_the_fewest_bytes_and_its_output_is_right(small, dtype):
     line = lines_of(dtype)[0]
     item = DTYPES[dtype].itemsize
-    least = (3 * 128 + 2 * 256 * 128) * item + 3 * 256 * 2  # tokens, two experts' weights, outputs
+    least = (3 * 128 + 2 * 128 * 128) * item + 3 * 128 * 2  # tokens, two experts' weights, outputs
     assert (line.name, line.least_bytes, line.median_us) == ("decode", least, 100.0)
     assert line.tb_per_s == pytest.approx(least / 100e-6 / 1e12)
     assert line.percent_of_read == pytest.approx(100 * least / 100e-6 / 4e12)

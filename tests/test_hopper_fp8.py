@@ -65,8 +65,10 @@ def test_right_on_ragged_case(name):
     assert_right(problem, CONFIG, inputs, name, launches=2)
 
 
-@pytest.mark.parametrize("whole_rows", [False, True])
-@pytest.mark.parametrize(("N", "K"), [(8, 16), (136, 272)])
+@pytest.mark.parametrize(
+    ("N", "K", "whole_rows"),
+    [(8, 16, False), (8, 16, True), (136, 272, False), pytest.param(136, 272, True, marks=pytest.mark.slow)],
+)
 def test_tails_of_n_and_k(N, K, whole_rows):
     problem = problem_of((3, BM + 1), N, K)
     assert_right(problem, CONFIG, scaled(problem, 1, whole_rows=whole_rows), f"{N=} {K=}")

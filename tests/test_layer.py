@@ -157,7 +157,9 @@ def test_fp8_stage_by_stage(size):
     assert (np.abs(y_of(prepared) - want) <= 2.0**-8 * np.abs(want) + 2.0**-20).all()
 
 
-@pytest.mark.parametrize("choices", [{"padded": True}, {"drop": "weight"}], ids=str)
+@pytest.mark.parametrize(
+    "choices", [pytest.param({"padded": True}, marks=pytest.mark.slow), {"drop": "weight"}], ids=str
+)
 def test_fp8_with_dropped_tokens(choices):
     problem = problem_of(router=TopK(2, capacity_factor=0.5), dtype="float8_e4m3fn", **choices)
     check(problem, Config("tiled_fp8", activation="quantize"), launches=1)
@@ -170,7 +172,7 @@ def test_fp8_with_dropped_tokens(choices):
 @pytest.mark.parametrize(
     "config",
     [
-        Config("decode", activation="quantize"),
+        pytest.param(Config("decode", activation="quantize"), marks=pytest.mark.slow),
         pytest.param(Config("hopper_fp8", activation="quantize"), marks=needs_hopper),
         pytest.param(Config("decode"), marks=pytest.mark.slow),
         pytest.param(Config("hopper_fp8"), marks=[needs_hopper, pytest.mark.slow]),
@@ -348,7 +350,12 @@ def test_what_waits_for_the_host_takes_other_tokens_launch_by_launch(step):
 
 @pytest.mark.parametrize(
     "config",
-    [LOADED, replace(ROUTED, gather="router"), Config("tiled"), pytest.param(HOPPER, marks=needs_hopper)],
+    [
+        LOADED,
+        replace(ROUTED, gather="router"),
+        Config("tiled"),
+        pytest.param(HOPPER, marks=[needs_hopper, pytest.mark.slow]),
+    ],
     ids=str,
 )
 def test_every_run_gives_the_same_bits(config):

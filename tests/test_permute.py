@@ -376,7 +376,7 @@ def test_any_order_of_threads_gives_the_same_bits():
     together = fused.prepare_fused(TopK(2), x, np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8))
     choice = router_kernels.prepare_router(ExpertChoice(2.0), x)
     found = set()
-    for seed in range(4):
+    for seed in range(2):
         with sim.configured(seed=seed):
             for part in (order, together, choice):
                 part()

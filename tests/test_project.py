@@ -18,7 +18,7 @@ SHAPES = {
     "odd rows": (4, 8, 13),
     "one token": (1, 3, 8),
     "no tokens": (0, 4, 8),
-    "all warps, some twice": (3, 9, 328),
+    "all warps, some twice": (3, 3, 264),
     "two blocks of tokens": (BLOCK_TOKENS + 1, 5, 40),
     "two blocks of experts": (2, 65, 16),
 }

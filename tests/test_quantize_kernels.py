@@ -145,7 +145,11 @@ def test_tokens_to_the_last_bit(shape, dtype, instruction):
 WEIGHTS = [(1, 128, 128), (2, 130, 136), (3, 5, 24), (1, 200, 131), (2, 256, 64)]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [np.float32, pytest.param(BFLOAT16, marks=pytest.mark.slow)],
+    ids=["float32", "bfloat16"],
+)
 @pytest.mark.parametrize("shape", WEIGHTS, ids=str)
 def test_weights_to_the_last_bit(shape, dtype):
     w = hard(shape, dtype)

@@ -41,7 +41,7 @@ def ragged_problems(*, on_gpu: bool, small: bool = False) -> list[GroupedProblem
         GroupedProblem((tile - 1, tile, tile + 1, 1, 0, 2), tile + 1, 36, name="tile edges"),
         GroupedProblem((0, tile + 3, 0, 0, 5), tile - 3, 29, name="empty first and middle, odd N and K"),
         GroupedProblem((5, 0), tile, 32, name="empty last"),
-        GroupedProblem((1,) * 40, 33, 20, name="single tokens"),
+        GroupedProblem((1,) * 40, tile + 1, 20, name="single tokens"),
         GroupedProblem((3,), 1, 1, name="one by one"),
         GroupedProblem((0, 0), 8, 8, name="no tokens"),
     ]
