@@ -76,8 +76,14 @@ def test_blocks_fill_the_gpu_or_are_as_small_as_they_get(num_tokens, num_experts
     def blocks(tiles_n):
         return -(-num_tokens // BLOCK_TOKENS) * -(-num_experts // (8 * tiles_n))
 
-    assert tiles_n == 1 or blocks(tiles_n) >= num_sms
-    assert tiles_n == 8 or num_experts <= 8 * tiles_n or blocks(2 * tiles_n) < num_sms
+    assert tiles_n == 1 or 2 * blocks(tiles_n) > num_sms
+    assert tiles_n == 8 or num_experts <= 8 * tiles_n or 2 * blocks(2 * tiles_n) <= num_sms
+
+
+def test_a_few_idle_sms_are_no_reason_to_read_the_tokens_twice():
+    assert choose_tiles_n(8192, 64, 132) == 8  # 128 blocks
+    assert choose_tiles_n(8192, 8, 132) == 1
+    assert choose_tiles_n(64, 256, 132) == 1
 
 
 def test_the_number_of_experts_in_a_block_changes_no_bit(monkeypatch):

@@ -218,15 +218,15 @@ def make_project_on_tensor_cores(tiles_n: int) -> Any:
 
 
 def choose_tiles_n(num_tokens: int, num_experts: int, num_sms: int) -> int:
-    """Tiles of 8 experts for a block on tensor cores: as many as there are, up to 8, unless SMs were idle.
+    """Tiles of 8 experts for a block on tensor cores: as many as there are, up to 8, so that x is read once.
 
-    The number of blocks doubles by halving the tiles, until every SM has one.
+    Where that leaves half of the SMs without a block, halving the tiles doubles the blocks.
     """
     tiles_n = MOST_TILES_N
     blocks = ceil_div(num_tokens, BLOCK_TOKENS)
     while tiles_n > 1 and (
         num_experts <= MMA_EXPERTS * tiles_n // 2
-        or blocks * ceil_div(num_experts, MMA_EXPERTS * tiles_n) < num_sms
+        or 2 * blocks * ceil_div(num_experts, MMA_EXPERTS * tiles_n) <= num_sms
     ):
         tiles_n //= 2
     return tiles_n
