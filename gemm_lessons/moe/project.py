@@ -199,11 +199,8 @@ def make_project_on_tensor_cores(tiles_n: int) -> Any:
             if warp == turn:
                 for m in range(TILES_M):
                     for n in range(tiles_n):
-                        s, token, expert = (
-                            (m * tiles_n + n) * 4,
-                            m * MMA_TOKENS + row,
-                            n * MMA_EXPERTS + column * 2,
-                        )
+                        s = (m * tiles_n + n) * 4
+                        token, expert = m * MMA_TOKENS + row, n * MMA_EXPERTS + column * 2
                         s_sum[token, expert] += r_sum[s]
                         s_sum[token, expert + 1] += r_sum[s + 1]
                         s_sum[token + 8, expert] += r_sum[s + 2]
