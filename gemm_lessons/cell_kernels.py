@@ -5,7 +5,7 @@
     edited(...)    the same kernel with a line changed, and the change shown
     profile(...)   two of the same counts from Nsight Compute, where there is a GPU that allows it
 
-A kernel may use only cuda, NumPy as np, float32 and int32, since it may run in a process of its own.
+A kernel may use only what `lesson.CELL_IMPORTS` brings in, since it may run in a process of its own.
 """
 
 from __future__ import annotations

@@ -60,7 +60,11 @@ DATA_SHEET_FLOPS_PER_S = {"float32": 67e12, "bfloat16": 989e12, "float8_e4m3fn":
 RIGHT, WRONG = 70, 71  # exit codes of a child that came to a verdict: no interpreter uses them
 
 CELL_IMPORTS = """import numpy as np
-from numba import cuda, float32, int32
+from numba import cuda, float32, int32, uint8, uint32
+from gemm_lessons.ptx.matrix import ldmatrix_x4, mma_m16n8k16
+from gemm_lessons.ptx.shared import shared_address
+
+mma = mma_m16n8k16["bfloat16"]
 
 """
 
@@ -327,8 +331,8 @@ def try_kernel(kernel: Any, grid: Any, block: Any, *arrays: np.ndarray[Any, Any]
     """Launch a kernel from a cell in the checked simulator, and show what that finds.
 
     The arrays hold the results afterwards, as far as the kernel came. On a GPU, the simulator runs in a
-    process of its own and the arrays stay as they are; the kernel may then use only cuda, NumPy as np,
-    float32 and int32.
+    process of its own and the arrays stay as they are; the kernel may then use only what `CELL_IMPORTS`
+    brings in.
 
     Args:
         kernel: made by `@cuda.jit` in a cell.

@@ -1,6 +1,7 @@
 """Counting, changing and profiling kernels that stand in a notebook's cell."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,11 +10,13 @@ from gemm_lessons import device
 
 device.choose()
 
-from numba import cuda, float32  # noqa: E402
+from numba import cuda, float32, uint8, uint32  # noqa: E402
 
 from gemm_lessons import cell_kernels  # noqa: E402
 from gemm_lessons.lesson import LessonError  # noqa: E402
 from gemm_lessons.problem import GroupedProblem  # noqa: E402
+from gemm_lessons.ptx.matrix import ldmatrix_x4  # noqa: E402
+from gemm_lessons.ptx.shared import shared_address  # noqa: E402
 from gemm_lessons.steps import tiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(device.choose().is_gpu, reason="the simulator's counts")
@@ -53,6 +56,25 @@ def test_a_child_process_counts_the_same(tmp_path):
     assert counts["a[2 * i]"].sectors_per_request == 8
     with np.load(path.with_suffix(".npz")) as stored:
         np.testing.assert_array_equal(stored["arr_1"], wanted())
+
+
+@cuda.jit
+def first_tile(words):
+    s_slab = cuda.shared.array(8 * 16, uint8)
+    for i in range(cuda.threadIdx.x, 8 * 16, 32):
+        s_slab[i] = i // 16
+    cuda.syncwarp()
+    at = shared_address(s_slab) + cuda.threadIdx.x % 8 * 16
+    words[cuda.threadIdx.x] = ldmatrix_x4(uint32(at))[0]
+
+
+def test_a_child_process_knows_the_instructions_of_tensor_cores(monkeypatch):
+    pretended = replace(device.choose(), kind="gpu")
+    monkeypatch.setattr(device, "choose", lambda: pretended)
+    words = np.zeros(32, np.uint32)
+    found = cell_kernels.count(first_tile, 1, 32, words)
+    np.testing.assert_array_equal(words, np.arange(32) // 4 * 0x01010101)
+    assert found["ldmatrix_x4(uint32(at))"].wavefronts_per_request == 4
 
 
 def test_a_step_is_counted_with_its_tiles_for_a_gpu():

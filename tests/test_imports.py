@@ -36,6 +36,7 @@ LAYERS = (
         "memory_pictures",
         "balance_pictures",
         "scale_pictures",
+        "fragment_pictures",
         "layer_pictures",
         "training_pictures",
     ),
