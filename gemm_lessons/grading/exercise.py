@@ -16,6 +16,7 @@ import numpy as np
 from gemm_lessons.grading.cases import Case
 from gemm_lessons.grading.judge import Wanted
 
+ALL_ARRAYS = "global memory"  # in a budget: reads of all arrays together
 Array = np.ndarray[Any, Any]
 Inputs = dict[str, Any]
 
@@ -28,12 +29,14 @@ class Exercise(ABC):
         numpy_allowed: host code may compute with NumPy.
         seconds: time limit of one job.
         signatures: argument types of the kernels, for the compiler; none if there is no kernel.
+        instructions: names that a submission may import from `gemm_lessons.ptx.matrix`.
     """
 
     name: str
     numpy_allowed: bool = False
     seconds: float = 3.0
     signatures: Mapping[str, tuple[str, ...]] = {}
+    instructions: frozenset[str] = frozenset()
 
     @abstractmethod
     def cases(self, seed: int) -> list[Case]:
@@ -46,10 +49,12 @@ class GroupedExercise(Exercise):
     Attributes:
         tile: rows and columns of a block, to name tiles.
         output: the name of what is filled, in messages.
+        output_dtype: of what is filled; bfloat16 travels as uint16, bit for bit.
     """
 
     tile: tuple[int, int] = (4, 16)
     output: str = "y"
+    output_dtype: str = "float32"
 
     def inputs(self, case: Case, rng: np.random.Generator) -> Inputs:
         """Random inputs: x and, by default, weights w [num_experts, N, K]."""
@@ -82,7 +87,14 @@ class GroupedExercise(Exercise):
         return 1
 
     def most_reads(self, case: Case) -> dict[str, int]:
-        """Budget: reads of global memory by array, for a right submission."""
+        """Budget: reads of global memory by array, for a right submission.
+
+        A device function that reads several arrays counts under one name: then only `ALL_ARRAYS` is certain.
+        """
+        return {}
+
+    def executions(self, case: Case) -> dict[str, tuple[int, int]]:
+        """How often warps execute an instruction in a right submission: at least, and at most."""
         return {}
 
 

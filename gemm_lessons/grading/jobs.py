@@ -13,6 +13,8 @@ and its kind one of
     kernel    a kernel, and a function that gives its launch shape, or a fixed one -> outputs; with "times",
               launched again with the same arguments and a poisoned output
     probe     a device function, called for each of `num_threads` indices -> outputs
+    places    a device function of a lane and a word, called for all 32 lanes and `num_words` words, that
+              gives a row and a column -> outputs, a line for each word of each lane
 
 Evidence is everything the grader learns beside values: launches, findings of the checked simulator and
 its traffic counts, errors, prints.  Nothing here knows what the right answer is.
@@ -105,15 +107,18 @@ class Evidence:
             )
 
     def add_traffic(self, report: Any) -> None:
-        """Add up the accesses to each array, over all launches."""
+        """Add up the accesses to each array and the warps' instructions, over all launches."""
         for count in report.lines:
-            known = next(
-                (t for t in self.traffic if t["key"] == (count.space, count.array, count.kind)), None
-            )
-            if known is None:
-                known = {"key": (count.space, count.array, count.kind), "accesses": 0}
-                self.traffic.append(known)
-            known["accesses"] += int(count.accesses)
+            self._add((count.space, count.array, count.kind), int(count.accesses))
+        for name, executed in report.instructions.items():
+            self._add(("instruction", name, "warp"), executed)
+
+    def _add(self, key: tuple[str, str, str], number: int) -> None:
+        known = next((t for t in self.traffic if t["key"] == key), None)
+        if known is None:
+            known = {"key": key, "accesses": 0}
+            self.traffic.append(known)
+        known["accesses"] += number
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready to be sent."""
@@ -304,11 +309,29 @@ def _probe(job: dict[str, Any], module: types.ModuleType, launch: Launcher, outp
     launch(probe, -(-num_threads // 32), 32, *arguments)
 
 
+def _places(job: dict[str, Any], module: types.ModuleType, launch: Launcher, outputs: list[Any]) -> None:
+    from numba import cuda
+
+    function = find(module, job["function"])
+    num_words = job["num_words"]
+
+    @cuda.jit
+    def places(found):
+        lane = cuda.threadIdx.x
+        for word in range(num_words):
+            row, column = function(lane, word)
+            found[lane * num_words + word, 0] = row
+            found[lane * num_words + word, 1] = column
+
+    launch(places, 1, 32, *[DeviceArray(argument) for argument in _arguments(job, outputs)])
+
+
 _KINDS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "launcher": _launcher,
     "kernel": _kernel,
     "probe": _probe,
+    "places": _places,
 }
 
 

@@ -23,6 +23,7 @@ WEIGHTS = {
     "equals": 4.0,
     "launches": 3.0,
     "reads": 3.0,
+    "executes": 3.0,
     "finding": 2.0,
     "raises": 2.0,
     "stopped": 2.0,
@@ -42,7 +43,7 @@ _MEANS = {
 }
 _VAGUE_KINDS = {"case", "found", "sometimes", "often"}
 _VAGUE = {"values", "every row", "all"}
-_TELLING_KINDS = {"equals", "launches", "reads", "finding", "raises", "stopped"}
+_TELLING_KINDS = {"equals", "launches", "reads", "executes", "finding", "raises", "stopped"}
 _TELLING = {
     "zeros",
     "zeros unwritten",

@@ -8,6 +8,7 @@ and a deny-list for names; `confine` stands behind them.
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,7 @@ CUDA = _names(
     " threadfence_block fma min max selp popc brev clz ffs shfl_sync shfl_up_sync shfl_down_sync"
     " shfl_xor_sync all_sync any_sync ballot_sync activemask lanemask_lt declare_device"
 )
+INSTRUCTIONS = "gemm_lessons.ptx.matrix"  # from here an exercise may take the instructions that it names
 FORBIDDEN_NAMES = _names(
     "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr"
     " memoryview exit quit object super type help copyright credits license classmethod staticmethod"
@@ -40,7 +42,7 @@ FORBIDDEN_NAMES = _names(
 FORBIDDEN_ATTRIBUTES = _names(
     "gi_frame gi_code cr_frame ag_frame f_back f_globals f_locals f_builtins tb_frame tb_next ctypes"
     " tofile dump dumps base setfield copy_to_host copy_to_device py_func overloads inspect_asm"
-    " inspect_llvm simulator mro format_map"
+    " inspect_llvm simulator mro format_map meaning"
 )
 
 
@@ -55,24 +57,26 @@ class Breach:
         return f"line {self.line}: {self.text}"
 
 
-def breaches(source: str, *, numpy_allowed: bool) -> list[Breach]:
+def breaches(source: str, *, numpy_allowed: bool, instructions: Collection[str] = ()) -> list[Breach]:
     """Every place where a source breaks a rule, in order.
 
     Args:
         source: the submission.
         numpy_allowed: NumPy may compute; else only its dtypes may be named.
+        instructions: names that may be imported from `gemm_lessons.ptx.matrix`, and nothing else of it.
 
     Raises:
         SyntaxError: the source is no Python.
     """
-    visitor = _Visitor(numpy_allowed)
+    visitor = _Visitor(numpy_allowed, frozenset(instructions))
     visitor.visit(ast.parse(source))
     return sorted(visitor.found, key=lambda breach: breach.line)
 
 
 class _Visitor(ast.NodeVisitor):
-    def __init__(self, numpy_allowed: bool) -> None:
+    def __init__(self, numpy_allowed: bool, instructions: frozenset[str]) -> None:
         self.numpy_allowed = numpy_allowed
+        self.instructions = instructions
         self.found: list[Breach] = []
         self.modules: dict[str, str] = {}  # local name -> module
 
@@ -91,6 +95,12 @@ class _Visitor(ast.NodeVisitor):
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = node.module or ""
         if module == "__future__":
+            return
+        if module == INSTRUCTIONS and self.instructions and not node.level:
+            for alias in node.names:
+                if alias.name not in self.instructions:
+                    known = ", ".join(sorted(self.instructions))
+                    self._breach(node, f"imports {alias.name} from {module}: only {known} are needed")
             return
         if node.level or (module not in MODULES and module not in ("numba.cuda", "numba.types")):
             self._breach(node, _not_needed("." * node.level + module))

@@ -59,6 +59,13 @@ class Outcome:
             count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "store")
         )
 
+    @property
+    def loads(self) -> int:
+        """How often the kernels' threads read global memory."""
+        return sum(
+            count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "load")
+        )
+
     def accesses(self, array: str, kind: str = "load", space: str = "global") -> int:
         """How often the kernels' threads used an array."""
         return self.traffic.get((space, array, kind), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.grading import heatmap, misconceptions
 from gemm_lessons.grading.cases import NO_TOKENS, Case
-from gemm_lessons.grading.exercise import Exercise, GroupedExercise, HostExercise, Question
+from gemm_lessons.grading.exercise import ALL_ARRAYS, Exercise, GroupedExercise, HostExercise, Question
 from gemm_lessons.grading.feedback import ENDLESS, CheckFailedError, Feedback, NotRunError, stopped
 from gemm_lessons.grading.judge import Judgement, guarded_output
 from gemm_lessons.grading.misconceptions import Misconception
@@ -22,6 +22,7 @@ from gemm_lessons.grading.rules import Breach, breaches
 from gemm_lessons.grading.runner import Outcome, Runner
 from gemm_lessons.grading.shrink import shrink
 from gemm_lessons.grading.typing_check import TypingCheck
+from gemm_lessons.problem import DTYPES
 
 Array = np.ndarray[Any, Any]
 
@@ -105,7 +106,8 @@ class Student:
 
     @cached_property
     def _breaches(self) -> list[Breach]:
-        return breaches(self.source, numpy_allowed=self.exercise.numpy_allowed)
+        exercise = self.exercise
+        return breaches(self.source, numpy_allowed=exercise.numpy_allowed, instructions=exercise.instructions)
 
     def keeps_the_rules(self) -> None:
         """Fail if the source is no Python or holds what exercises do not need."""
@@ -144,16 +146,21 @@ class Student:
             raise TypeError(f"{exercise.name} has no kernel")
         inputs = exercise.inputs(case, case.rng(self.seed))
         shape = exercise.output_case(case)
-        poison = guarded_output(shape.total, shape.N)
+        poison = guarded_output(shape.total, shape.N, DTYPES[exercise.output_dtype])
+        dtype = poison.dtype
+        if exercise.output_dtype == "bfloat16":
+            poison = poison.view(np.uint16)
         output = {"output": poison, "guard": NUM_GUARD_ROWS}
         outcome = self._do(exercise.job(case, inputs, output) | {"seed": schedule}, device)
         judgement = None
         if len(outcome.outputs) == 1 and outcome.status in ("ok", "finding", "raised"):
             whole = outcome.outputs[0]
-            if type(whole) is np.ndarray and whole.shape == poison.shape and whole.dtype == np.float32:
+            if type(whole) is np.ndarray and whole.shape == poison.shape and whole.dtype == poison.dtype:
                 want = exercise.want(case, inputs)
                 alternatives = exercise.alternatives(case, inputs)
-                judgement = Judgement(shape, whole, want, exercise.tile, alternatives, exercise.output)
+                judgement = Judgement(
+                    shape, whole.view(dtype), want, exercise.tile, alternatives, exercise.output
+                )
         return Run(case, inputs, outcome, judgement)
 
     def _do(self, job: dict[str, Any], device: str = "sim") -> Outcome:
@@ -273,9 +280,11 @@ class Student:
             run = self.run(case)
             self._must_be_right(run)
             for array, most in exercise.most_reads(case).items():
-                reads = run.outcome.accesses(array)
+                reads = _reads(run.outcome, array)
                 if reads > most:
-                    what = f"{array} is read {reads} times from global memory; {most} are enough, for {case}."
+                    source = "" if array == ALL_ARRAYS else " from global memory"
+                    what = f"{array} is read {reads} times{source}; {most} are enough, for {case}."
+                    what = what[:1].upper() + what[1:] if array == ALL_ARRAYS else what
                     look = f"Every place where the kernel reads {array}: can a variable keep the value?"
                     raise CheckFailedError(self.explained(Feedback(what, look=look)))
 
@@ -397,6 +406,63 @@ class Student:
             what = f"{subject} reads memory {reads} times for {want.size} rows, and {most_reads} are enough."
             raise CheckFailedError(Feedback(what, likely=misconceptions.texts()["search-too-slow"]))
 
+    def places(
+        self,
+        function: str,
+        num_words: int,
+        want: Array,
+        names: tuple[str, str],
+        mistakes: Mapping[str, Array],
+    ) -> None:
+        """Fail if a device function does not say where a lane's words lie.
+
+        Args:
+            function: of a lane and a word; it gives a row and a column.
+            num_words: of each lane.
+            want: the right places, [32 * num_words, 2], all words of lane 0 first.
+            names: what row and column are called.
+            mistakes: the places that common mistakes give, by name.
+        """
+        self._ready()
+        output = {"output": guarded_output(len(want), 2, np.int32), "guard": NUM_GUARD_ROWS}
+        job = {"kind": "places", "function": function, "num_words": num_words, "arguments": [output]}
+        outcome = self._do(job)
+        feedback = stopped(outcome, str(self.path), function, self.exercise.seconds)
+        got = np.full(want.shape, -1)
+        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (len(want) + 2 * NUM_GUARD_ROWS, 2):
+            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]
+        wrong = (got != want).any(axis=1)
+        if feedback is None and wrong.any():
+            lane, word = divmod(int(np.flatnonzero(wrong)[0]), num_words)
+            found, right = (", ".join(map(str, each[wrong][0].tolist())) for each in (got, want))
+            what = (
+                f"{function}(lane {lane}, word {word}) gives {' and '.join(names)} {found}; wanted {right}."
+            )
+            words = np.unique(np.flatnonzero(wrong) % num_words).tolist()
+            where = f"{int(wrong.sum())} of {len(want)} places are wrong, of words {words}."
+            key = next((key for key, places in mistakes.items() if np.array_equal(got, places)), "")
+            likely = misconceptions.texts().get(key.split(" (")[0])
+            look = f"The picture at the top of the file: where in it is word {word} of lane {lane}?"
+            feedback = Feedback(what, where, likely=likely, look=look)
+        if feedback is not None:
+            raise CheckFailedError(feedback)
+
+    def executes(self, *cases: Case) -> None:
+        """Fail if warps execute an instruction more or less often than the outputs need."""
+        self._ready()
+        exercise = self._grouped()
+        for case in cases:
+            run = self.run(case)
+            self._must_be_right(run)
+            for name, (least, most) in exercise.executions(case).items():
+                executed = run.outcome.accesses(name, "warp", "instruction")
+                if least <= executed <= most:
+                    continue
+                enough = f"{least}" if least == most else f"{least} to {most}"
+                what = f"Warps execute {name} {executed} times, and {enough} are right, for {case}."
+                look = f"The loop around {name}: how many steps does it make, and who runs it?"
+                raise CheckFailedError(self.explained(Feedback(what, look=look)))
+
     # --- checks of host functions -----------------------------------------------------------
 
     def answers(self, function: str, *cases: Case) -> None:
@@ -482,10 +548,12 @@ class Student:
                 continue  # why: what a stopped kernel has not written says nothing
             if judgement.ok:
                 signs |= {
-                    f"reads:{a}"
-                    for a, most in exercise.most_reads(case).items()
-                    if outcome.accesses(a) > most
+                    f"reads:{a}" for a, most in exercise.most_reads(case).items() if _reads(outcome, a) > most
                 }
+                for name, (least, most) in exercise.executions(case).items():
+                    executed = outcome.accesses(name, "warp", "instruction")
+                    if not least <= executed <= most:
+                        signs.add(f"executes:{name}:{_amount(executed, least)}")
             else:
                 signs.add(f"case:{case.name}")
                 seen.append([*(f"equals:{name}" for name in judgement.equals), *judgement.signs])
@@ -560,6 +628,14 @@ def _finding_sign(finding: dict[str, Any], path: str, run: Run) -> str:
     stray = re.match(r"index (-?)\d+ is outside axis (\d+)", finding["message"])
     side = f":axis {stray[2]} {'below' if stray[1] else 'above'}" if stray else ""
     return f"finding:{finding['kind']}:{array}{side}"
+
+
+def _reads(outcome: Outcome, array: str) -> int:
+    return outcome.loads if array == ALL_ARRAYS else outcome.accesses(array)
+
+
+def _amount(executed: int, least: int) -> str:
+    return "never" if not executed else "too seldom" if executed < least else "too often"
 
 
 def _launch_sign(made: int, right: int, case: Case) -> str:

@@ -50,6 +50,8 @@ def execute(engine: Engine, what: Instruction, args: tuple[Any, ...]) -> Any:
             lanes = [_ThreadContext(engine, t, at) for t, (at, _) in zip(threads, calls, strict=True)]
             lanes[0].lanes = lanes
             engine.at = here
+            counted = engine.report.instructions
+            counted[what.name] = counted.get(what.name, 0) + 1
             results = what.meaning(lanes[0], [call for _, call in calls])
             return [None] * len(lanes) if results is None else results
 

@@ -244,6 +244,7 @@ class Report:
         atomics: Number of global atomics.
         barriers: Number of times that a block passed a barrier.
         shared_bytes: Shared memory of a block.
+        instructions: How often threads met for each instruction of a warp or more, by its name.
     """
 
     kernel: str
@@ -258,6 +259,7 @@ class Report:
     atomics: int = 0
     barriers: int = 0
     shared_bytes: int = 0
+    instructions: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"{self.kernel}: grid {self.grid}, block {self.block}, {self.mode}"]

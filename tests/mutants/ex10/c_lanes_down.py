@@ -1,0 +1,11 @@
+"""Lanes 0 to 7 of C go down a column."""
+
+from numba import cuda
+
+MISCONCEPTION = "lane-map"
+CAUGHT_BY = "test_c"
+
+
+@cuda.jit(device=True)
+def c_place(lane, word):
+    return lane % 8 + word // 2 * 8, lane // 8 * 2 + word % 2

@@ -1,0 +1,11 @@
+"""The second half of C is thought to be the row below."""
+
+from numba import cuda
+
+MISCONCEPTION = "second-half-row"
+CAUGHT_BY = "test_c"
+
+
+@cuda.jit(device=True)
+def c_place(lane, word):
+    return lane // 4 * 2 + word // 2, lane % 4 * 2 + word % 2

@@ -1,0 +1,16 @@
+"""The row at end is taken for one of the expert's."""
+
+from numba import cuda, uint32
+
+MISCONCEPTION = "no-row-bounds"
+CAUGHT_BY = "test_edges"
+
+
+@cuda.jit(device=True)
+def pair_at(matrix, row, k, end):
+    low, high = uint32(0), uint32(0)
+    if row <= end and k < matrix.shape[1]:
+        low = uint32(matrix[row, k])
+    if row <= end and k + 1 < matrix.shape[1]:
+        high = uint32(matrix[row, k + 1])
+    return low | high << 16
