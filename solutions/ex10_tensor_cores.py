@@ -52,7 +52,7 @@ def to_bfloat16(value):
 
 @cuda.jit(device=True)
 def a_place(lane, word):
-    """Which row and k: those of the value in the low half of a word of A, 0 to 3; the high half is the next k."""
+    """The row and the k of the low half of a word of A, 0 to 3; the high half is the next k."""
     # >>> fill (about 1 line)
     return lane // 4 + word % 2 * 8, lane % 4 * 2 + word // 2 * 8
     # --- stub
@@ -62,7 +62,7 @@ def a_place(lane, word):
 
 @cuda.jit(device=True)
 def b_place(lane, word):
-    """Which n and k: those of the value in the low half of a word of B, 0 or 1; the high half is the next k."""
+    """The n and the k of the low half of a word of B, 0 or 1; the high half is the next k."""
     # >>> fill (about 1 line)
     return lane // 4, lane % 4 * 2 + word * 8
     # --- stub
@@ -72,7 +72,7 @@ def b_place(lane, word):
 
 @cuda.jit(device=True)
 def c_place(lane, word):
-    """Which row and n: those of a word of C, 0 to 3."""
+    """The row and the n of a word of C, 0 to 3."""
     # >>> fill (about 1 line)
     return lane // 4 + word // 2 * 8, lane % 4 * 2 + word % 2
     # --- stub

@@ -40,6 +40,7 @@ _MEANS = {
     "launches:every expert": "launches-for-empty",
     "launches:every row": "launch-per-row",
     "launches:twice": "launched-twice",
+    "executes:mma:never": "no-tensor-cores",
 }
 _VAGUE_KINDS = {"case", "found", "sometimes", "often"}
 _VAGUE = {"values", "every row", "all"}

@@ -59,6 +59,35 @@ def test_allowed(source):
     assert breaches(source, numpy_allowed=False) == []
 
 
+INSTRUCTIONS = {"mma_m16n8k16", "pack"}
+MATRIX = "gemm_lessons.ptx.matrix"
+
+
+def test_an_exercise_may_name_instructions():
+    source = f"from {MATRIX} import mma_m16n8k16, pack as p\nmma = mma_m16n8k16['bfloat16']"
+    assert breaches(source, numpy_allowed=False, instructions=INSTRUCTIONS) == []
+    assert breaches(source, numpy_allowed=False)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"from {MATRIX} import ldmatrix_x4",
+        f"from {MATRIX} import mma_m16n8k16, np",
+        f"from {MATRIX} import *",
+        f"import {MATRIX}",
+        f"import {MATRIX} as matrix",
+        f"from .{MATRIX} import pack",
+        "from gemm_lessons.ptx import matrix",
+        "from gemm_lessons.steps import tensor_core",
+        f"from {MATRIX} import pack\npack['bfloat16'].meaning(None, 1, 2)",
+        f"from {MATRIX} import pack\npack.__class__",
+    ],
+)
+def test_and_nothing_beside_them(source):
+    assert breaches(source, numpy_allowed=False, instructions=INSTRUCTIONS)
+
+
 @pytest.mark.parametrize("source", ["import numpy as np\nnp.cumsum([1])", "from numpy import zeros"])
 def test_numpy_is_for_host_code(source):
     assert breaches(source, numpy_allowed=True) == []

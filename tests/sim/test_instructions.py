@@ -64,6 +64,13 @@ def test_mma_multiplies(mode):
     np.testing.assert_allclose(c, a.astype(np.float32) @ b.astype(np.float32), rtol=1e-6)
 
 
+def test_mma_is_counted_once_for_each_warp():
+    a, b = np.zeros((16, 16), np.float16), np.zeros((16, 8), np.float16)
+    with sim.configured(mode="plain"):
+        one_mma[3, 32](a, b, np.zeros((16, 8), np.float32), 32)
+    assert sim.last_report().instructions == {mma_m16n8k16.name: 3}
+
+
 def test_mma_without_all_lanes_is_reported():
     a, b = np.zeros((16, 16), np.float16), np.zeros((16, 8), np.float16)
     (finding,) = found(one_mma, a, b, np.zeros((16, 8), np.float32), 16)

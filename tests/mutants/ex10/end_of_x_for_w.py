@@ -3,7 +3,7 @@
 from numba import cuda, float32, uint32
 
 MISCONCEPTION = "end-of-other-matrix"
-CAUGHT_BY = "test_steps"
+CAUGHT_BY = "test_edges"
 
 
 @cuda.jit
