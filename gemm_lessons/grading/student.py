@@ -428,6 +428,8 @@ class Student:
         job = {"kind": "places", "function": function, "num_words": num_words, "arguments": [output]}
         outcome = self._do(job)
         feedback = stopped(outcome, str(self.path), function, self.exercise.seconds)
+        if feedback is None and outcome.findings:
+            feedback = Feedback(outcome.findings[0]["message"])
         got = np.full(want.shape, -1)
         if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (len(want) + 2 * NUM_GUARD_ROWS, 2):
             got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]

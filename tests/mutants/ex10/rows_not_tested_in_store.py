@@ -3,7 +3,7 @@
 from numba import cuda, float32, uint32
 
 MISCONCEPTION = "tile-crosses-expert"
-CAUGHT_BY = "test_ragged"
+CAUGHT_BY = "test_clean"
 
 
 @cuda.jit
