@@ -130,10 +130,13 @@ class TensorCores(GroupedExercise):
             "wrong-experts-weights": self.sums(case, inputs, groups=case.groups * 0),
             "wrong-experts-weights (next)": self.sums(case, inputs, groups=(case.groups + 1) % num_groups),
             "k-tail-dropped": self.sums(case, inputs, ks=slice(0, full)),
+            "k-tail-dropped (half a pair)": self.sums(case, inputs, ks=slice(0, case.K // 2 * 2)),
             "one-step": self.sums(case, inputs, ks=slice(0, MMA_K)),
             "sum-not-kept": self.sums(case, inputs, ks=slice((case.K - 1) // MMA_K * MMA_K, None)),
             "sum-in-bfloat16": self.rounded_each_step(case, inputs),
             "float16-instruction": self.sums(case, halves),
+            "float16-instruction (stored)": self.as_float16(case, inputs),
+            "fragments-swapped (operands)": self.exchanged(case, inputs),
         }
         x, w = self.blocks(case, inputs)
         for function in ("a_place", "b_place"):
@@ -151,6 +154,22 @@ class TensorCores(GroupedExercise):
             part = self.sums(case, inputs, ks=slice(k, k + MMA_K)).astype(np.float32)
             total = (total.astype(np.float32) + part).astype(BFLOAT16)
         return total.astype(np.float64)
+
+    def as_float16(self, case, inputs):
+        """The right sums, rounded to float16, with these bits taken for those of bfloat16."""
+        return self.sums(case, inputs).astype(np.float16).view(BFLOAT16).astype(np.float64)
+
+    def exchanged(self, case, inputs):
+        """Tiles with w for A and x for B: row r of a tile is that of w, and column c that of x."""
+        x, w = inputs["x"].astype(np.float64), inputs["w"].astype(np.float64)
+        y = np.zeros((case.total, case.N))
+        for expert, first, end in tiles_of(case):
+            for col in range(0, case.N, MMA_N):
+                block = w[expert, col : col + MMA_M] @ x[first : min(first + MMA_N, end)].T
+                into = y[first : min(first + MMA_M, end), col : col + MMA_N]
+                part = block[: into.shape[0], : into.shape[1]]
+                into[: part.shape[0], : part.shape[1]] = part
+        return y
 
     def blocks(self, case, inputs):
         """x as [16, 16, tiles, steps of K], w as [8, 16, experts, columns / 8, steps of K]; zeros beyond."""
@@ -221,7 +240,7 @@ ROWS = Case((21,), 16, 16, "rows that 16 does not divide")
 COLUMNS = Case((16,), 27, 16, "columns that 8 does not divide")
 DEPTH = Case((16,), 16, 39, "an odd K")
 EXPERTS = Case((16, 32, 16), 16, 32, "three experts, whole tiles")
-SUMS = Case((5, 2), 9, 176, f"{LARGE_FIRST}, then many small ones")
+SUMS = Case((7,), 9, 176, f"{LARGE_FIRST}, then many small ones")
 
 exercise = TensorCores()
 

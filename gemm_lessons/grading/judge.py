@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from gemm_lessons.compare import NUM_GUARD_ROWS, is_poison, poisoned, tolerance
@@ -76,6 +77,11 @@ class Judgement:
         rows: Array = self.whole[NUM_GUARD_ROWS : self.whole.shape[0] - NUM_GUARD_ROWS]
         return rows
 
+    @property
+    def slack(self) -> float:
+        """How far, relatively, an output may be from a wrong formula's result that it equals."""
+        return max(1e-5, float(ml_dtypes.finfo(self.whole.dtype).eps))
+
     @cached_property
     def wrong(self) -> Array:
         """Where the output is wrong; NaN is."""
@@ -114,7 +120,7 @@ class Judgement:
             differs = here & (np.abs(other - self.want.y) > self.want.allowed)
             with np.errstate(invalid="ignore"):
                 # why relative, too: a wrong formula's result may be far larger than the right one
-                close = np.abs(self.got - other) <= 4 * self.want.allowed + 1e-5 * (1 + np.abs(other))
+                close = np.abs(self.got - other) <= 4 * self.want.allowed + self.slack * (1 + np.abs(other))
             if differs.any() and close[here].mean() >= MATCH and differs[here].mean() >= MATCH / 2:
                 found.append(name)
         return found
