@@ -20,6 +20,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
+PATIENCE = 4  # on the clock a job in the simulator may take so many times the time that it may compute
 LENGTH = struct.Struct("<Q")
 MOST_HEADER_BYTES = 16 << 20
 MOST_ARRAY_BYTES = 512 << 20

@@ -76,7 +76,7 @@ class Runner:
 
     Args:
         kind: which device.
-        seconds: time limit of one job.
+        seconds: time limit of one job: of computing in the simulator, on the clock on a GPU.
 
     Raises:
         RunnerError: this platform has no way to confine a submission, or the process did not start.
@@ -160,7 +160,8 @@ class Runner:
         began = time.monotonic()
         try:
             protocol.send(connection, job)
-            answer = protocol.receive(connection, began + job["seconds"] + GRACE_SECONDS)
+            patience = 1 if self.kind == "gpu" else protocol.PATIENCE
+            answer = protocol.receive(connection, began + patience * job["seconds"] + GRACE_SECONDS)
             outcome = _outcome(answer)
             if outcome.status == "crashed":
                 self._replace()
