@@ -60,8 +60,9 @@ DATA_SHEET_FLOPS_PER_S = {"float32": 67e12, "bfloat16": 989e12, "float8_e4m3fn":
 RIGHT, WRONG = 70, 71  # exit codes of a child that came to a verdict: no interpreter uses them
 
 CELL_IMPORTS = """import numpy as np
-from numba import cuda, float32, int32, uint8, uint32
+from numba import cuda, float32, int32, uint8, uint32, uint64
 from gemm_lessons.ptx.matrix import ldmatrix_x4, mma_m16n8k16
+from gemm_lessons.ptx.mbarrier import fence_mbarrier_init, mbarrier_arrive, mbarrier_init, mbarrier_try_wait
 from gemm_lessons.ptx.shared import shared_address
 
 mma = mma_m16n8k16["bfloat16"]

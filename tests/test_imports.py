@@ -37,6 +37,7 @@ LAYERS = (
         "balance_pictures",
         "scale_pictures",
         "fragment_pictures",
+        "pipeline_pictures",
         "layer_pictures",
         "training_pictures",
     ),

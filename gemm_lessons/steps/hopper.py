@@ -589,7 +589,7 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
     """
     config, x, w = begin(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
-    gemm = bind(problem, config, x, w, to_device(problem.offsets), y)
+    gemm = bind(problem, config, x, w, to_device(problem.offsets), y, make_store)
     work = count_work(problem, config, gemm, STEP, BK)
     parts = {"gemm": gemm} if gemm else {}
     return Prepared(problem, config, parts, output, work, (config.BM, config.BN), (x, w))
