@@ -100,8 +100,10 @@ def ring(num_stages: int = 3, load: int = 3, multiply: int = 1, store: int = 3) 
                     hatch="///" if colour == "none" else None, lw=1.0,
                 )  # fmt: skip
             if text:
-                middle = {"ha": "center", "va": "center", "fontweight": "bold"}
-                axes.text((start + stop) / 2, y, text, color="white", fontsize=PAGE.size * 0.85, **middle)
+                axes.text(
+                    (start + stop) / 2, y, text, ha="center", va="center", color="white",
+                    fontsize=PAGE.size * 0.85, fontweight="bold",
+                )  # fmt: skip
 
         consumer_end = 0.0
         for number, turn in enumerate(turns):

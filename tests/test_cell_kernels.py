@@ -10,12 +10,18 @@ from gemm_lessons import device
 
 device.choose()
 
-from numba import cuda, float32, uint8, uint32  # noqa: E402
+from numba import cuda, float32, uint8, uint32, uint64  # noqa: E402
 
-from gemm_lessons import cell_kernels  # noqa: E402
+from gemm_lessons import cell_kernels, lesson  # noqa: E402
 from gemm_lessons.lesson import LessonError  # noqa: E402
 from gemm_lessons.problem import GroupedProblem  # noqa: E402
 from gemm_lessons.ptx.matrix import ldmatrix_x4  # noqa: E402
+from gemm_lessons.ptx.mbarrier import (  # noqa: E402
+    fence_mbarrier_init,
+    mbarrier_arrive,
+    mbarrier_init,
+    mbarrier_try_wait,
+)
 from gemm_lessons.ptx.shared import shared_address  # noqa: E402
 from gemm_lessons.steps import tiled  # noqa: E402
 
@@ -95,3 +101,23 @@ def test_an_edited_kernel_is_another_kernel(capsys):
 def test_without_a_gpu_profiling_says_so(capsys):
     cell_kernels.profile(reverse, 1, 32, *arrays())
     assert "there is no GPU here" in capsys.readouterr().out
+
+
+@cuda.jit
+def wait_for_nobody(values):
+    s_barrier = cuda.shared.array(1, uint64)
+    barrier = shared_address(s_barrier)
+    if cuda.threadIdx.x == 0:
+        mbarrier_init(barrier, 2)
+        fence_mbarrier_init()
+        mbarrier_arrive(barrier)
+    cuda.syncthreads()
+    mbarrier_try_wait(barrier, 0)
+    values[cuda.threadIdx.x] = 1
+
+
+def test_a_child_process_knows_mbarriers(monkeypatch, capsys):
+    pretended = replace(device.choose(), kind="gpu")
+    monkeypatch.setattr(device, "choose", lambda: pretended)
+    assert not lesson.try_kernel(wait_for_nobody, 1, 32, np.zeros(32, np.int32)).right
+    assert "1 arrivals and 0 bytes are missing" in " ".join(capsys.readouterr().out.split())

@@ -143,6 +143,18 @@ def test_a_wrong_arrival_count_is_a_sentence(barrier):
         hopper.launch(prepared)
 
 
+def test_a_lesson_may_put_its_own_epilogue_in_place(monkeypatch):
+    made, own = [], hopper.make_store
+
+    def make_store(config):
+        made.append(config)
+        return own(config)
+
+    monkeypatch.setattr(hopper, "make_store", make_store)
+    hopper.prepare(problem_of((3,)), CONFIG)
+    assert made == [CONFIG]
+
+
 def test_nothing_is_launched_without_tokens():
     prepared = hopper.prepare(problem_of((0, 0)), CONFIG)
     assert not prepared.parts
