@@ -29,7 +29,8 @@ class Exercise(ABC):
         numpy_allowed: host code may compute with NumPy.
         seconds: time limit of one job.
         signatures: argument types of the kernels, for the compiler; none if there is no kernel.
-        instructions: names that a submission may import from `gemm_lessons.ptx.matrix`.
+        instructions: names that a submission may import from the modules of `rules.INSTRUCTIONS`.
+        compute_capability: of the oldest GPU that has these instructions.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Exercise(ABC):
     seconds: float = 3.0
     signatures: Mapping[str, tuple[str, ...]] = {}
     instructions: frozenset[str] = frozenset()
+    compute_capability: tuple[int, int] = (0, 0)
 
     @abstractmethod
     def cases(self, seed: int) -> list[Case]:

@@ -15,6 +15,8 @@ and its kind one of
     probe     a device function, called for each of `num_threads` indices -> outputs
     places    a device function of a lane and a word, called for all 32 lanes and `num_words` words, that
               gives a row and a column -> outputs, a line for each word of each lane
+    walk      a device function of two numbers that gives the next two, called `num_steps` times from (0, 0)
+              on -> outputs, a line for each call
 
 Evidence is everything the grader learns beside values: launches, findings of the checked simulator and
 its traffic counts, errors, prints.  Nothing here knows what the right answer is.
@@ -326,12 +328,30 @@ def _places(job: dict[str, Any], module: types.ModuleType, launch: Launcher, out
     launch(places, 1, 32, *[DeviceArray(argument) for argument in _arguments(job, outputs)])
 
 
+def _walk(job: dict[str, Any], module: types.ModuleType, launch: Launcher, outputs: list[Any]) -> None:
+    from numba import cuda
+
+    function = find(module, job["function"])
+    num_steps = job["num_steps"]
+
+    @cuda.jit
+    def walk(found):
+        first, second = 0, 0
+        for step in range(num_steps):
+            first, second = function(first, second)
+            found[step, 0] = first
+            found[step, 1] = second
+
+    launch(walk, 1, 1, *[DeviceArray(argument) for argument in _arguments(job, outputs)])
+
+
 _KINDS: dict[str, Callable[..., Any]] = {
     "call": _call,
     "launcher": _launcher,
     "kernel": _kernel,
     "probe": _probe,
     "places": _places,
+    "walk": _walk,
 }
 
 

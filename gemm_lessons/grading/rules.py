@@ -33,7 +33,8 @@ CUDA = _names(
     " threadfence_block fma min max selp popc brev clz ffs shfl_sync shfl_up_sync shfl_down_sync"
     " shfl_xor_sync all_sync any_sync ballot_sync activemask lanemask_lt declare_device"
 )
-INSTRUCTIONS = "gemm_lessons.ptx.matrix"  # from here an exercise may take the instructions that it names
+# From here an exercise may take the instructions that it names.
+INSTRUCTIONS = frozenset(f"gemm_lessons.ptx.{name}" for name in ("matrix", "mbarrier", "tma", "shared", "global_memory"))
 FORBIDDEN_NAMES = _names(
     "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr"
     " memoryview exit quit object super type help copyright credits license classmethod staticmethod"
@@ -63,7 +64,7 @@ def breaches(source: str, *, numpy_allowed: bool, instructions: Collection[str] 
     Args:
         source: the submission.
         numpy_allowed: NumPy may compute; else only its dtypes may be named.
-        instructions: names that may be imported from `gemm_lessons.ptx.matrix`, and nothing else of it.
+        instructions: names that may be imported from modules of instructions, and nothing else of them.
 
     Raises:
         SyntaxError: the source is no Python.
@@ -96,7 +97,7 @@ class _Visitor(ast.NodeVisitor):
         module = node.module or ""
         if module == "__future__":
             return
-        if module == INSTRUCTIONS and self.instructions and not node.level:
+        if module in INSTRUCTIONS and self.instructions and not node.level:
             for alias in node.names:
                 if alias.name not in self.instructions:
                     known = ", ".join(sorted(self.instructions))

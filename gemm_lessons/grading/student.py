@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.compare import NUM_GUARD_ROWS
+from gemm_lessons.device import probe_gpu
 from gemm_lessons.grading import heatmap, misconceptions
 from gemm_lessons.grading.cases import NO_TOKENS, Case
 from gemm_lessons.grading.exercise import ALL_ARRAYS, Exercise, GroupedExercise, HostExercise, Question
@@ -170,6 +171,10 @@ class Student:
         if device == "gpu":
             if self._gpu is None:
                 raise NotRunError(f"it needs a GPU: {self._no_gpu}")
+            needed, (gpu, _) = self.exercise.compute_capability, probe_gpu()
+            if gpu is not None and gpu.compute_capability < needed:
+                have, wants = (f"{major}.{minor}" for major, minor in (gpu.compute_capability, needed))
+                raise NotRunError(f"it needs compute capability {wants}, and {gpu.name} has {have}")
             runner, seconds = self._gpu, GPU_PATIENCE * seconds
         outcome = runner.run(self.source, str(self.path), job, seconds)
         endless = any(finding["kind"] == "endless" for finding in outcome.findings)
@@ -446,6 +451,37 @@ class Student:
             likely = misconceptions.texts().get(key.split(" (")[0])
             look = f"The picture at the top of the file: where in it is word {word} of lane {lane}?"
             feedback = Feedback(what, where, likely=likely, look=look)
+        if feedback is not None:
+            raise CheckFailedError(feedback)
+
+    def walks(self, function: str, want: Array, names: tuple[str, str], mistakes: Mapping[str, Array]) -> None:
+        """Fail if a device function, called with its own last answer again and again, goes another way.
+
+        Args:
+            function: of two numbers; it gives the next two.
+            want: the right answers from (0, 0) on, [steps, 2].
+            names: what the two are called.
+            mistakes: the answers that common mistakes give, by name.
+        """
+        self._ready()
+        output = {"output": guarded_output(len(want), 2, np.int32), "guard": NUM_GUARD_ROWS}
+        job = {"kind": "walk", "function": function, "num_steps": len(want), "arguments": [output]}
+        outcome = self._do(job)
+        feedback = stopped(outcome, str(self.path), function, self.exercise.seconds)
+        got = np.full(want.shape, -1)
+        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (len(want) + 2 * NUM_GUARD_ROWS, 2):
+            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]
+        wrong = (got != want).any(axis=1)
+        if feedback is None and wrong.any():
+            step = int(np.flatnonzero(wrong)[0])
+            before = want[step - 1].tolist() if step else [0, 0]
+            arguments = ", ".join(f"{name} {value}" for name, value in zip(names, before, strict=True))
+            found, right = (", ".join(map(str, each[step].tolist())) for each in (got, want))
+            what = f"{function}({arguments}) gives {' and '.join(names)} {found}; wanted {right}."
+            where = f"Call {step + 1} of {len(want)}, each with what the one before gave, from 0 and 0 on."
+            key = next((key for key, answers in mistakes.items() if np.array_equal(got, answers)), "")
+            look = "The picture at the top of the file: what changes between these two pieces?"
+            feedback = Feedback(what, where, likely=misconceptions.texts().get(key), look=look)
         if feedback is not None:
             raise CheckFailedError(feedback)
 

@@ -81,6 +81,32 @@ def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any
     ctx.later(copy, "the TMA load")
 
 
+@instruction(
+    "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];",
+    "r,l,r,r",
+    "void(uint32,uint64,uint32,uint32)",
+)
+def cp_async_bulk(ctx: Any, destination: Any, source: Any, num_bytes: Any, barrier: Any) -> None:
+    """Copy bytes that lie in a row from global to shared memory and count them on a barrier; one thread.
+
+    No tensor map is needed.  Both addresses and the number of bytes are multiples of 16.
+    PTX manual: cp.async.bulk.
+    """
+    target, start, length = int(destination), int(source), int(num_bytes)
+    if target % ALIGNMENT or start % ALIGNMENT or length % ALIGNMENT or length < 1:
+        raise InstructionError(
+            f"cp.async.bulk copies multiples of {ALIGNMENT} bytes between addresses that are multiples of"
+            f" {ALIGNMENT}, not {length} bytes to offset {target & 0x3FFFF}."
+        )
+    state = mbarrier_at(ctx, barrier)
+
+    def copy(agent: Context) -> None:
+        agent.store(target, agent.load(start, np.uint8, length, align=ALIGNMENT), np.uint8, align=ALIGNMENT)
+        state.land(agent, length)
+
+    ctx.later(copy, "the bulk copy")
+
+
 @instruction("fence.proxy.tensormap::generic.acquire.sys [$0], 128;", "l", "void(uint64)")
 def fence_proxy_tensormap(ctx: Any, tensor_map: Any) -> None:
     """Make the copy engine read a tensor map anew; one thread of a block, with a barrier behind it.

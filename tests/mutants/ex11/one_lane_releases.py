@@ -1,0 +1,32 @@
+"""One lane of each consumer warp arrives, and does not wait for the others."""
+
+from numba import cuda, float32
+
+MISCONCEPTION = "released-too-early"
+CAUGHT_BY = "test_clean"
+
+
+@cuda.jit(device=True)
+def open_ring(full, empty):
+    for stage in range(STAGES):
+        mbarrier_init(full + 8 * stage, 1)
+        mbarrier_init(empty + 8 * stage, CONSUMERS // 32)
+    fence_mbarrier_init()
+
+
+@cuda.jit(device=True)
+def consume(pitch, ends, s_ring, full, empty, y):
+    column = cuda.threadIdx.x
+    stage, phase = 0, 0
+    for expert in range(cuda.blockIdx.x, ends.shape[0], cuda.gridDim.x):
+        total = float32(0.0)
+        for row in range(first_of(ends, expert), ends[expert], BM):
+            wait(full + 8 * stage, phase)
+            if column < y.shape[1]:
+                for r in range(min(BM, ends[expert] - row)):
+                    total += s_ring[stage, r * pitch + column]
+            if column % 32 == 0:
+                mbarrier_arrive(empty + 8 * stage)
+            stage, phase = next_place(stage, phase)
+        if column < y.shape[1]:
+            y[expert, column] = total
