@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from gemm_lessons.grading import misconceptions
 from gemm_lessons.grading.cases import NO_TOKENS, Case, ragged
 from gemm_lessons.grading.checks import check
 from gemm_lessons.grading.exercise import GroupedExercise
+from gemm_lessons.grading.feedback import CheckFailedError, Feedback
 from gemm_lessons.grading.judge import wanted
 
 BM, STAGES, MOST_K = 4, 3, 64
@@ -180,9 +182,16 @@ def test_clean(student):
     student.is_clean(*exercise.cases(student.seed), schedules=(0,))
 
 
-@check(2, "the copy engine reads x, and no thread does")
+@check(2, "the copy engine reads x, no thread does, and every output is written once")
 def test_reads(student):
     student.keeps_to(AROUND, COLUMNS, GOES_ON)
+    for case in (AROUND, COLUMNS, GOES_ON):
+        stores = student.run(case).outcome.accesses("y", "store")
+        most = exercise.num_launches(case) * len(case.counts) * exercise.columns(case)
+        if stores > most:
+            what = f"y is written {stores} times in two launches, and {most} are enough, for {case}."
+            likely = misconceptions.texts()["every-block-takes-all"]
+            raise CheckFailedError(Feedback(what, likely=likely))
 
 
 @check(1, "it compiles for a GPU, in float32 and integers")
@@ -192,6 +201,7 @@ def test_compiles(student):
 
 @check(2, "right on the GPU")
 def test_on_gpu(student):
+    student.gpu_runner()
     cases = exercise.cases(student.seed)
     student.is_clean(*cases, schedules=(0,))  # why first: on a GPU a deadlock is a long wait and no message
     student.is_right(*cases, LONG, device="gpu")

@@ -169,17 +169,25 @@ class Student:
             return Outcome("time")
         runner, seconds = self._runner, self.exercise.seconds
         if device == "gpu":
-            if self._gpu is None:
-                raise NotRunError(f"it needs a GPU: {self._no_gpu}")
-            needed, (gpu, _) = self.exercise.compute_capability, probe_gpu()
-            if gpu is not None and gpu.compute_capability < needed:
-                have, wants = (f"{major}.{minor}" for major, minor in (gpu.compute_capability, needed))
-                raise NotRunError(f"it needs compute capability {wants}, and {gpu.name} has {have}")
-            runner, seconds = self._gpu, GPU_PATIENCE * seconds
+            runner, seconds = self.gpu_runner(), GPU_PATIENCE * seconds
         outcome = runner.run(self.source, str(self.path), job, seconds)
         endless = any(finding["kind"] == "endless" for finding in outcome.findings)
         self._timeouts += endless or outcome.status == "time"
         return outcome
+
+    def gpu_runner(self) -> Runner:
+        """What runs jobs on a GPU.
+
+        Raises:
+            NotRunError: there is no GPU, or it lacks the exercise's instructions.
+        """
+        if self._gpu is None:
+            raise NotRunError(f"it needs a GPU: {self._no_gpu}")
+        needed, (gpu, _) = self.exercise.compute_capability, probe_gpu()
+        if gpu is not None and gpu.compute_capability < needed:
+            have, wants = (f"{major}.{minor}" for major, minor in (gpu.compute_capability, needed))
+            raise NotRunError(f"it needs compute capability {wants}, and {gpu.name} has {have}")
+        return self._gpu
 
     # --- checks of a grouped exercise -------------------------------------------------------
 
@@ -579,6 +587,7 @@ class Student:
                 signs.add(f"stopped:{outcome.error.get('type') or outcome.status}")
             for finding in outcome.findings:
                 signs |= {_finding_sign(finding, str(self.path), run), f"found:{case.name}"}
+                signs |= _missing_signs(finding["message"])
             made, right = len(outcome.launches), exercise.num_launches(case)
             if outcome.status == "ok" and made != right:
                 signs.add(f"launches:{_launch_sign(made, right, case)}")
@@ -666,6 +675,15 @@ def _finding_sign(finding: dict[str, Any], path: str, run: Run) -> str:
     stray = re.match(r"index (-?)\d+ is outside axis (\d+)", finding["message"])
     side = f":axis {stray[2]} {'below' if stray[1] else 'above'}" if stray else ""
     return f"finding:{finding['kind']}:{array}{side}"
+
+
+def _missing_signs(message: str) -> set[str]:
+    """What the mbarriers lack that a deadlock waits for."""
+    missing = re.findall(r"\((\d+) arrivals and (-?)(\d+) bytes are missing\)", message)
+    return {
+        f"finding:mbarrier:{f'{sign}bytes' if num_bytes != '0' else f'{arrivals} arrivals'}"
+        for arrivals, sign, num_bytes in missing
+    }
 
 
 def _reads(outcome: Outcome, array: str) -> int:

@@ -3,7 +3,7 @@
 from numba import cuda
 
 MISCONCEPTION = "arrivals-too-few"
-CAUGHT_BY = "test_one"
+CAUGHT_BY = "test_clean"
 
 
 @cuda.jit(device=True)

@@ -3,7 +3,7 @@
 from numba import cuda, float32
 
 MISCONCEPTION = "every-block-takes-all"
-CAUGHT_BY = "test_clean"
+CAUGHT_BY = "test_reads"
 
 
 @cuda.jit(device=True)
