@@ -34,7 +34,9 @@ CUDA = _names(
     " shfl_xor_sync all_sync any_sync ballot_sync activemask lanemask_lt declare_device"
 )
 # From here an exercise may take the instructions that it names.
-INSTRUCTIONS = frozenset(f"gemm_lessons.ptx.{name}" for name in ("matrix", "mbarrier", "tma", "shared", "global_memory"))
+INSTRUCTIONS = frozenset(
+    f"gemm_lessons.ptx.{name}" for name in ("matrix", "mbarrier", "tma", "shared", "global_memory")
+)
 FORBIDDEN_NAMES = _names(
     "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr"
     " memoryview exit quit object super type help copyright credits license classmethod staticmethod"

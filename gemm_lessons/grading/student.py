@@ -462,7 +462,9 @@ class Student:
         if feedback is not None:
             raise CheckFailedError(feedback)
 
-    def walks(self, function: str, want: Array, names: tuple[str, str], mistakes: Mapping[str, Array]) -> None:
+    def walks(
+        self, function: str, want: Array, names: tuple[str, str], mistakes: Mapping[str, Array]
+    ) -> None:
         """Fail if a device function, called with its own last answer again and again, goes another way.
 
         Args:

@@ -5,10 +5,11 @@ import re
 
 import pytest
 
+from gemm_lessons.device import Gpu
 from gemm_lessons.grading import api, hints, misconceptions
 from gemm_lessons.grading.exercise import HostExercise
 from gemm_lessons.grading.stub import MarkerError, stub_of
-from grading.helpers import ROOT, SOLUTIONS, grade
+from grading.helpers import ROOT, SOLUTIONS, grade, result, student_of
 
 exercise = pytest.mark.parametrize("name", SOLUTIONS)
 NO_POINTS_FOR_A_STUB = {"test_rules"}
@@ -111,3 +112,12 @@ def test_no_wrong_formula_is_right(name):
             if not (abs(values - want.y) <= want.allowed).all():  # NaN: left out
                 seen.add(key)
     assert seen == set(graded.alternatives(case, inputs))
+
+
+def test_an_older_gpu_is_not_asked(tmp_path, runner, monkeypatch):
+    older = Gpu("an older GPU", (8, 0), 108, 166912, 1 << 30, (12, 8))
+    monkeypatch.setattr("gemm_lessons.grading.student.probe_gpu", lambda: (older, ""))
+    name = "ex11_ring"
+    student, grader = student_of(name, SOLUTIONS[name].read_text("utf-8"), tmp_path, runner, gpu=runner)
+    check = result(api.grade_student(student, grader, "test_on_gpu"), "test_on_gpu")
+    assert check.text == "NOT RUN: it needs compute capability 9.0, and an older GPU has 8.0"

@@ -24,7 +24,10 @@ def gpu():
 
 def on_gpu(exercise, source, folder, runner, gpu):
     student, grader = student_of(exercise, source, folder, runner, gpu=gpu)
-    return result(api.grade_student(student, grader, "test_on_gpu"), "test_on_gpu")
+    check = result(api.grade_student(student, grader, "test_on_gpu"), "test_on_gpu")
+    if check.status == "not run":
+        pytest.skip(check.text)
+    return check
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -88,6 +88,31 @@ def test_and_nothing_beside_them(source):
     assert breaches(source, numpy_allowed=False, instructions=INSTRUCTIONS)
 
 
+BARRIERS = "from gemm_lessons.ptx.mbarrier import mbarrier_init"
+
+
+def test_instructions_of_an_exercise_may_come_from_several_modules():
+    source = f"{BARRIERS} as start\nfrom gemm_lessons.ptx.tma import cp_async_bulk"
+    known = {"mbarrier_init", "cp_async_bulk"}
+    assert breaches(source, numpy_allowed=False, instructions=known) == []
+    assert len(breaches(source, numpy_allowed=False)) == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from gemm_lessons.ptx.mbarrier import mbarrier_at",
+        "from gemm_lessons.ptx.mbarrier import np",
+        "from gemm_lessons.ptx.instruction import mbarrier_init",
+        "from gemm_lessons.steps.hopper import mbarrier_init",
+        "import gemm_lessons.ptx.mbarrier",
+        f"{BARRIERS}\nmbarrier_init.meaning(None, 0, 1)",
+    ],
+)
+def test_and_no_others(source):
+    assert breaches(source, numpy_allowed=False, instructions={"mbarrier_init"})
+
+
 @pytest.mark.parametrize("source", ["import numpy as np\nnp.cumsum([1])", "from numpy import zeros"])
 def test_numpy_is_for_host_code(source):
     assert breaches(source, numpy_allowed=True) == []

@@ -63,6 +63,7 @@ from gemm_lessons.ptx.sync import (
     setmaxnreg_inc,
 )
 from gemm_lessons.ptx.tma import (
+    cp_async_bulk,
     fence_proxy_tensormap,
     prefetch_tensormap,
     tma_load_2d,
@@ -107,6 +108,7 @@ def every_instruction(address, words, sums):
     prefetch_tensormap(address)
     tma_prefetch_2d(address, 64, 8)
     tma_load_2d(there + 1024, address, 64, 8, there)
+    cp_async_bulk(there + 1024, address, 512, there)
     tma_load_2d_multicast(there + 1024, address, 64, 8, there, 3)
     tma_store_2d(address, 64, 8, there + 1024)
     tma_store_commit()

@@ -28,6 +28,8 @@ EMITTED = (
     r"cp\.async\.bulk\.prefetch\.tensor\.2d\.L2\.global\.tile \[%rd\d+, \{%r\d+, %r\d+\}\];",
     r"cp\.async\.bulk\.tensor\.2d\.shared::cluster\.global\.mbarrier::complete_tx::bytes"
     r" \[%r\d+\], \[%rd\d+, \{%r\d+, %r\d+\}\], \[%r\d+\];",
+    r"cp\.async\.bulk\.shared::cluster\.global\.mbarrier::complete_tx::bytes \[%r\d+\], \[%rd\d+\], %r\d+,"
+    r" \[%r\d+\];",
     r"complete_tx::bytes\.multicast::cluster \[%r\d+\], \[%rd\d+, \{%r\d+, %r\d+\}\], \[%r\d+\], %rs\d+;",
     r"cp\.async\.bulk\.tensor\.2d\.global\.shared::cta\.bulk_group \[%rd\d+, \{%r\d+, %r\d+\}\], \[%r\d+\];",
     r"cp\.async\.bulk\.commit_group;",

@@ -51,6 +51,7 @@ from gemm_lessons.ptx.shared import (
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
 from gemm_lessons.ptx.sync import bar_sync, cluster_rank, cluster_sync, fence_proxy_async, mapa
 from gemm_lessons.ptx.tma import (
+    cp_async_bulk,
     fence_proxy_tensormap,
     tma_load_2d,
     tma_load_2d_multicast,
@@ -455,6 +456,30 @@ def test_a_box_without_a_swizzle_is_loaded_as_it_is(column, row):
     padded[:3, 16:60] = source
     wanted = padded[row : row + 2, column + 16 : column + 52]
     np.testing.assert_array_equal(out.copy_to_host().reshape(2, 36), wanted)
+
+
+@cuda.jit
+def copy_bytes(source, first, num_bytes, out):
+    """Copy bytes of a row of words to shared memory, and write them out."""
+    s_words = cuda.shared.array(32, float32, alignment=16)
+    s_barrier = cuda.shared.array(1, uint64)
+    t, barrier = cuda.threadIdx.x, shared_address(s_barrier)
+    if t == 0:
+        mbarrier_init(barrier, 1)
+        fence_mbarrier_init()
+        mbarrier_arrive_expect_tx(barrier, num_bytes)
+        cp_async_bulk(shared_address(s_words), address_of(source, (first,)), num_bytes, barrier)
+    cuda.syncthreads()
+    while mbarrier_try_wait(barrier, 0) == 0:
+        pass
+    if 4 * t < num_bytes:
+        out[t] = s_words[t]
+
+
+def test_bytes_in_a_row_are_copied():
+    source, out = to_device(np.arange(64, dtype=np.float32)), to_device(np.full(32, -1, np.float32))
+    Launch(copy_bytes, 1, 32, (source, np.int32(8), np.int32(80), out))()
+    np.testing.assert_array_equal(out.copy_to_host(), [*range(8, 28), *[-1] * 12])
 
 
 def test_a_map_that_lies_where_another_one_lay_is_read_anew():

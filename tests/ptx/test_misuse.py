@@ -17,7 +17,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_try_wait,
 )
 from gemm_lessons.ptx.shared import shared_address
-from gemm_lessons.ptx.tma import fence_proxy_tensormap, tma_load_2d, tma_store_2d
+from gemm_lessons.ptx.tma import cp_async_bulk, fence_proxy_tensormap, tma_load_2d, tma_store_2d
 from gemm_lessons.ptx.wgmma import matrix_descriptor, wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
 from gemm_lessons.tensor_map import Box
 
@@ -147,3 +147,20 @@ def test_a_store_that_starts_before_its_array_is_named():
     matrix = to_device(np.ones((64, 64), np.float16).view(np.uint16))
     with pytest.raises(sim.SimulatorError, match="may not start before its array: at -3, 0"):
         Launch(store_a_box, 1, 32, (tensor_map.encode([(matrix, Box(16))]), -3), shared_bytes=4096)()
+
+
+@cuda.jit
+def copy_some_bytes(source, first, num_bytes):
+    s_words = cuda.shared.array(32, float32, alignment=16)
+    s_barrier = cuda.shared.array(1, uint64)
+    if cuda.threadIdx.x == 0:
+        mbarrier_init(shared_address(s_barrier), 1)
+        place = address_of(source, (first,))
+        cp_async_bulk(shared_address(s_words), place, num_bytes, shared_address(s_barrier))
+
+
+@pytest.mark.parametrize(("first", "num_bytes"), [(1, 16), (0, 20), (0, 0)])
+def test_a_bulk_copy_between_pieces_is_named(first, num_bytes):
+    source = to_device(np.ones(64, np.float32))
+    with pytest.raises(sim.SimulatorError, match="copies multiples of 16 bytes"):
+        Launch(copy_some_bytes, 1, 32, (source, first, num_bytes))()
