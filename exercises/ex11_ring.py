@@ -25,8 +25,8 @@ A barrier counts phases 0, 1, 0, 1, ... `wait(barrier, parity)` returns when the
 ended, and at once for parity 1 on a fresh barrier, as if a phase 1 had ended before. A phase of `full` ends
 when its arrivals came *and* as many bytes landed as were announced.
 
-Where the simulator reports a deadlock, it names a barrier by its offset: full[s] lies at 1024 + 8 * s and
-empty[s] at 1048 + 8 * s.
+Stage s has the barriers at the addresses full + 8 * s and empty + 8 * s; a deadlock's message calls them
+full[s] and empty[s].
 
 Budget: about 32 lines; the grader launches two blocks of 96 threads; one copy for each piece.
 """

@@ -95,6 +95,10 @@ class GroupedExercise(Exercise):
         """
         return {}
 
+    def in_its_words(self, finding: str) -> str:
+        """A finding of the simulator, with the exercise's own names in it."""
+        return finding
+
     def executions(self, case: Case) -> dict[str, tuple[int, int]]:
         """How often warps execute an instruction in a right submission: at least, and at most."""
         return {}

@@ -207,6 +207,7 @@ class Student:
 
     def _explain(self, run: Run, device: str) -> Feedback:
         finding = run.outcome.findings[0]["message"] if run.outcome.findings else ""
+        finding = self._grouped().in_its_words(finding)
         on = " on the GPU" if device == "gpu" else ""
         if run.judgement is None or (finding and run.judgement.ok):
             return Feedback(
@@ -343,9 +344,8 @@ class Student:
                         else ""
                     )
                     look = "That line: which thread gets there with which index?"
-                    feedback = Feedback(
-                        finding["message"], where, f"{finding['kind']}, for {case}", look=look
-                    )
+                    what = self._grouped().in_its_words(finding["message"])
+                    feedback = Feedback(what, where, f"{finding['kind']}, for {case}", look=look)
                     raise CheckFailedError(self.explained(feedback))
                 stop = stopped(run.outcome, str(self.path), _subject(self.exercise), self.exercise.seconds)
                 if stop is not None:
