@@ -83,7 +83,7 @@ class TensorCores(GroupedExercise):
 
     name = "ex10_tensor_cores"
     tile = (MMA_M, MMA_N)
-    seconds = 6.0
+    seconds = 10.0  # why so long: without tensor cores it takes its time, and must hear what is wrong
     output_dtype = "bfloat16"
     instructions = frozenset(("mma_m16n8k16", "pack", "unpack"))
     signatures = {
@@ -107,9 +107,9 @@ class TensorCores(GroupedExercise):
             rng.standard_normal((len(case.counts), case.N, case.K)),
         )
         if LARGE_FIRST in case.name:
-            # why: the first product is 256, and bfloat16 has no number between it and 258
+            # why: from 256 on, bfloat16 has every other whole number only, and a step adds less than 1
             x, w = rng.uniform(0.15, 0.25, x.shape), rng.uniform(0.15, 0.25, w.shape)
-            x[:, 0], w[..., 0] = 64, 4
+            x[:, 0], w[..., 0] = rng.choice((64, 80, 96, 112), case.total), 4
         return {"x": x.astype(BFLOAT16), "w": w.astype(BFLOAT16)}
 
     def sums(self, case, inputs, *, groups=None, ks=slice(None)):
@@ -235,11 +235,11 @@ def tiles_of(case):
 
 
 ONE = Case((16,), 16, 16, "one tile, one step of K")
-STEPS = Case((32,), 16, 48, "one expert, three steps of K")
+STEPS = Case((32,), 16, 32, "one expert, two steps of K")
 ROWS = Case((21,), 16, 16, "rows that 16 does not divide")
 COLUMNS = Case((16,), 27, 16, "columns that 8 does not divide")
 DEPTH = Case((16,), 16, 39, "an odd K")
-EXPERTS = Case((16, 32, 16), 16, 32, "three experts, whole tiles")
+EXPERTS = Case((16, 16, 16), 16, 16, "three experts, whole tiles")
 SUMS = Case((7,), 9, 176, f"{LARGE_FIRST}, then many small ones")
 
 exercise = TensorCores()
