@@ -26,6 +26,7 @@ from gemm_lessons.grading.confine import limit_resources, watch
 from gemm_lessons.grading.rules import INSTRUCTIONS
 
 MEMORY_BYTES = 2 << 30
+KEPT = ("device", "grading", "ptx", "sim")  # parts of the package that hold no answers
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -144,6 +145,7 @@ def _warm_up() -> None:
 
     for name in sorted(INSTRUCTIONS):
         importlib.import_module(name)  # an exercise may import it
+    _forget_answers()
 
     @cuda.jit
     def warm_up(y):
@@ -151,6 +153,19 @@ def _warm_up() -> None:
 
     warm_up[1, 1](cuda.to_device(np.zeros(1, np.float32)))
     cuda.synchronize()
+
+
+def _forget_answers() -> None:
+    """Let no submission import what instructions brought along, such as `gemm_lessons.problem`.
+
+    Its file cannot be read once a submission is confined, but a module that is known needs no file.
+    """
+    package = sys.modules["gemm_lessons"]
+    for name in list(sys.modules):
+        top, _, below = name.partition(".")
+        if top == "gemm_lessons" and below and below.partition(".")[0] not in KEPT:
+            del sys.modules[name]
+            vars(package).pop(below, None)
 
 
 if __name__ == "__main__":
