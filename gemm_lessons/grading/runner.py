@@ -55,16 +55,15 @@ class Outcome:
     @property
     def stores(self) -> int:
         """How often the kernels' threads wrote to global memory."""
-        return sum(
-            count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "store")
-        )
+        return self._in_global_memory("store")
 
     @property
     def loads(self) -> int:
         """How often the kernels' threads read global memory."""
-        return sum(
-            count for (space, _, kind), count in self.traffic.items() if (space, kind) == ("global", "load")
-        )
+        return self._in_global_memory("load")
+
+    def _in_global_memory(self, kind: str) -> int:
+        return sum(count for (space, _, k), count in self.traffic.items() if (space, k) == ("global", kind))
 
     def accesses(self, array: str, kind: str = "load", space: str = "global") -> int:
         """How often the kernels' threads used an array."""

@@ -401,9 +401,7 @@ class Student:
             feedback = replace(feedback, likely=misconceptions.texts()["search-never-ends"])
         if feedback is not None:
             raise CheckFailedError(self.explained(feedback))
-        got = np.full(want.shape, -1)
-        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (want.size + 2 * NUM_GUARD_ROWS, 1):
-            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS, 0]
+        got = _values(outcome, (want.size, 1))[:, 0]
         wrong = np.flatnonzero(got != want)
         if outcome.findings or wrong.size:
             what = outcome.findings[0]["message"] if outcome.findings else ""
@@ -436,31 +434,18 @@ class Student:
             names: what row and column are called.
             mistakes: the places that common mistakes give, by name.
         """
-        self._ready()
-        output = {"output": guarded_output(len(want), 2, np.int32), "guard": NUM_GUARD_ROWS}
-        job = {"kind": "places", "function": function, "num_words": num_words, "arguments": [output]}
-        outcome = self._do(job)
-        feedback = stopped(outcome, str(self.path), function, self.exercise.seconds)
-        if feedback is None and outcome.findings:
-            feedback = Feedback(outcome.findings[0]["message"])
-        got = np.full(want.shape, -1)
-        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (len(want) + 2 * NUM_GUARD_ROWS, 2):
-            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]
-        wrong = (got != want).any(axis=1)
-        if feedback is None and wrong.any():
-            lane, word = divmod(int(np.flatnonzero(wrong)[0]), num_words)
-            found, right = (", ".join(map(str, each[wrong][0].tolist())) for each in (got, want))
-            what = (
-                f"{function}(lane {lane}, word {word}) gives {' and '.join(names)} {found}; wanted {right}."
-            )
-            words = np.unique(np.flatnonzero(wrong) % num_words).tolist()
-            where = f"{int(wrong.sum())} of {len(want)} places are wrong, of words {words}."
-            key = next((key for key, places in mistakes.items() if np.array_equal(got, places)), "")
-            likely = misconceptions.texts().get(key.split(" (")[0])
-            look = f"The picture at the top of the file: where in it is word {word} of lane {lane}?"
-            feedback = Feedback(what, where, likely=likely, look=look)
-        if feedback is not None:
-            raise CheckFailedError(feedback)
+        job = {"kind": "places", "function": function, "num_words": num_words}
+        got, wrong, likely = self._pairs(job, want, mistakes)
+        if not wrong.size:
+            return
+        lane, word = divmod(int(wrong[0]), num_words)
+        found, right = (", ".join(map(str, each[wrong[0]].tolist())) for each in (got, want))
+        what = f"{function}(lane {lane}, word {word}) gives {' and '.join(names)} {found}; wanted {right}."
+        where = (
+            f"{wrong.size} of {len(want)} places are wrong, of words {np.unique(wrong % num_words).tolist()}."
+        )
+        look = f"The picture at the top of the file: where in it is word {word} of lane {lane}?"
+        raise CheckFailedError(Feedback(what, where, likely=likely, look=look))
 
     def walks(
         self, function: str, want: Array, names: tuple[str, str], mistakes: Mapping[str, Array]
@@ -473,27 +458,39 @@ class Student:
             names: what the two are called.
             mistakes: the answers that common mistakes give, by name.
         """
+        job = {"kind": "walk", "function": function, "num_steps": len(want)}
+        got, wrong, likely = self._pairs(job, want, mistakes)
+        if not wrong.size:
+            return
+        step = int(wrong[0])
+        before = want[step - 1].tolist() if step else [0, 0]
+        arguments = ", ".join(f"{name} {value}" for name, value in zip(names, before, strict=True))
+        found, right = (", ".join(map(str, each[step].tolist())) for each in (got, want))
+        what = f"{function}({arguments}) gives {' and '.join(names)} {found}; wanted {right}."
+        where = f"Call {step + 1} of {len(want)}, each with what the one before gave, from 0 and 0 on."
+        look = "The picture at the top of the file: what changes between these two pieces?"
+        raise CheckFailedError(Feedback(what, where, likely=likely, look=look))
+
+    def _pairs(
+        self, job: dict[str, Any], want: Array, mistakes: Mapping[str, Array]
+    ) -> tuple[Array, Array, Misconception | None]:
+        """Let a device function give pairs, [n, 2]: what it gave, which are wrong, and by which mistake.
+
+        Raises:
+            CheckFailedError: it was stopped, or the simulator found something.
+        """
         self._ready()
         output = {"output": guarded_output(len(want), 2, np.int32), "guard": NUM_GUARD_ROWS}
-        job = {"kind": "walk", "function": function, "num_steps": len(want), "arguments": [output]}
-        outcome = self._do(job)
-        feedback = stopped(outcome, str(self.path), function, self.exercise.seconds)
-        got = np.full(want.shape, -1)
-        if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (len(want) + 2 * NUM_GUARD_ROWS, 2):
-            got = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]
-        wrong = (got != want).any(axis=1)
-        if feedback is None and wrong.any():
-            step = int(np.flatnonzero(wrong)[0])
-            before = want[step - 1].tolist() if step else [0, 0]
-            arguments = ", ".join(f"{name} {value}" for name, value in zip(names, before, strict=True))
-            found, right = (", ".join(map(str, each[step].tolist())) for each in (got, want))
-            what = f"{function}({arguments}) gives {' and '.join(names)} {found}; wanted {right}."
-            where = f"Call {step + 1} of {len(want)}, each with what the one before gave, from 0 and 0 on."
-            key = next((key for key, answers in mistakes.items() if np.array_equal(got, answers)), "")
-            look = "The picture at the top of the file: what changes between these two pieces?"
-            feedback = Feedback(what, where, likely=misconceptions.texts().get(key), look=look)
+        outcome = self._do(job | {"arguments": [output]})
+        feedback = stopped(outcome, str(self.path), job["function"], self.exercise.seconds)
+        if feedback is None and outcome.findings:
+            feedback = Feedback(outcome.findings[0]["message"])
         if feedback is not None:
             raise CheckFailedError(feedback)
+        got = _values(outcome, want.shape)
+        key = next((key for key, pairs in mistakes.items() if np.array_equal(got, pairs)), "")
+        likely = misconceptions.texts().get(key.split(" (")[0])
+        return got, np.flatnonzero((got != want).any(axis=1)), likely
 
     def executes(self, *cases: Case) -> None:
         """Fail if warps execute an instruction more or less often than the outputs need."""
@@ -686,6 +683,14 @@ def _missing_signs(message: str) -> set[str]:
         f"finding:mbarrier:{f'{sign}bytes' if num_bytes != '0' else f'{arrivals} arrivals'}"
         for arrivals, sign, num_bytes in missing
     }
+
+
+def _values(outcome: Outcome, shape: tuple[int, ...]) -> Array:
+    """What a device function gave, between its guard rows; -1 everywhere if that is not of this shape."""
+    if len(outcome.outputs) == 1 and outcome.outputs[0].shape == (shape[0] + 2 * NUM_GUARD_ROWS, *shape[1:]):
+        values: Array = outcome.outputs[0][NUM_GUARD_ROWS:-NUM_GUARD_ROWS]
+        return values
+    return np.full(shape, -1)
 
 
 def _reads(outcome: Outcome, array: str) -> int:
