@@ -293,6 +293,12 @@ def to_device(array: Any) -> Any:
     return cuda.as_cuda_array(array)
 
 
+def start_of(array: Any) -> int:
+    """Address of a device array's first element; 0 in the simulator, whose arrays are always aligned."""
+    start: int = getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0]
+    return start
+
+
 def quantized_to_device(quantized: Quantized) -> Quantized:
     """Copy values and scales to the device, those of a matrix also turned; what is there already stays."""
     scales, turned = quantized.scales, quantized.turned

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import Launch, Stream
+from gemm_lessons.launch import Launch, Stream, start_of
 from gemm_lessons.problem import ProblemError
 from gemm_lessons.ptx.bits import as_float32, as_word
 from gemm_lessons.ptx.compiling import inlined
@@ -425,8 +425,7 @@ def prepare(
             f" {out.block}, and this needs {extents} and {shape} in blocks of {block}"
         )
     word_bytes = x.dtype.itemsize
-    address = getattr(x, "__cuda_array_interface__", {"data": (0,)})["data"][0]
-    kernel = kernel or choose_kernel(extents, block, word_bytes, address)
+    kernel = kernel or choose_kernel(extents, block, word_bytes, start_of(x))
     if 0 in extents:
         return PreparedQuantize(out, kernel, None)
     if instruction is None:

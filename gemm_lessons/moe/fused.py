@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, num_resident_blocks
+from gemm_lessons.launch import Launch, num_resident_blocks
 from gemm_lessons.moe import permute, project, router_kernels
 from gemm_lessons.moe.permute import ALL_LANES, PreparedPermutation
 from gemm_lessons.moe.project import TOKENS, allocate_logits
@@ -76,12 +76,7 @@ class Config:
         Raises:
             RoutingError: with the number of bytes.
         """
-        if self.shared_bytes > DEFAULT_SHARED_BYTES:
-            raise RoutingError(
-                f"{self.place.num_experts} experts and {self.place.threads} threads need {self.shared_bytes}"
-                f" bytes of shared memory and a block has {DEFAULT_SHARED_BYTES}: use fewer threads, or run"
-                " the parts one by one"
-            )
+        permute.require_room(self.place, self.shared_bytes, "use fewer threads, or run the parts one by one")
 
 
 @inlined

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons import device
-from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, Part, to_device
+from gemm_lessons.launch import DEFAULT_SHARED_BYTES, Launch, Part, start_of, to_device
 from gemm_lessons.moe.routing import NO_EXPERT, NOT_FINITE, Array, Routing, RoutingError, describe_bad
 from gemm_lessons.moe.routing import ranks as stable_ranks
 from gemm_lessons.problem import DTYPES, LARGEST_EXTENT, ProblemError
@@ -147,11 +147,20 @@ class Config:
         Raises:
             RoutingError: with the number of bytes.
         """
-        if self.shared_bytes > DEFAULT_SHARED_BYTES:
-            raise RoutingError(
-                f"{self.num_experts} experts and {self.threads} threads need {self.shared_bytes} bytes of"
-                f" shared memory and a block has {DEFAULT_SHARED_BYTES}: use fewer threads or fewer experts"
-            )
+        require_room(self, self.shared_bytes, "use fewer threads or fewer experts")
+
+
+def require_room(config: Config, shared_bytes: int, advice: str) -> None:
+    """Refuse more experts than a block has static shared memory to count.
+
+    Raises:
+        RoutingError: with the number of bytes, and what to do.
+    """
+    if shared_bytes > DEFAULT_SHARED_BYTES:
+        raise RoutingError(
+            f"{config.num_experts} experts and {config.threads} threads need {shared_bytes} bytes of shared"
+            f" memory and a block has {DEFAULT_SHARED_BYTES}: {advice}"
+        )
 
 
 @dataclass(frozen=True)
@@ -852,9 +861,8 @@ def units_of(like: Any, *arrays: Any) -> tuple[str, bool, np.int32]:
 
     Vectors need rows and arrays that begin at multiples of 16 bytes.
     """
-    starts = [getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0] for array in arrays]
     row_bytes = like.shape[1] * like.dtype.itemsize
-    vector = row_bytes % VECTOR_BYTES == 0 and all(start % VECTOR_BYTES == 0 for start in starts)
+    vector = row_bytes % VECTOR_BYTES == 0 and all(start_of(array) % VECTOR_BYTES == 0 for array in arrays)
     return _dtype_name(like), vector, np.int32(row_bytes // VECTOR_BYTES if vector else like.shape[1])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gemm_lessons import device
-from gemm_lessons.launch import quantized_to_device, to_device
+from gemm_lessons.launch import quantized_to_device, start_of, to_device
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.quantize import (
     ROW_BLOCK,
@@ -114,8 +114,7 @@ def require_aligned(num_bytes: int, **arrays: Any) -> None:
         ProblemError: naming the first such array and its address.
     """
     for name, array in arrays.items():
-        # why a default: in the simulator, arrays come from NumPy, always aligned
-        address = getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0]
+        address = start_of(array)
         if address % num_bytes:
             raise ProblemError(
                 f"{name} begins at address {address:#x}, which is not a multiple of {num_bytes}:"

@@ -39,7 +39,7 @@ from typing import Any, TypeVar
 
 from numba import cuda, float32, uint32
 
-from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, start_of
 from gemm_lessons.problem import GroupedProblem, Inputs
 from gemm_lessons.ptx.global_memory import address_of, ld_global_f32, ld_global_v4_f32
 from gemm_lessons.ptx.special_registers import tid_x
@@ -252,8 +252,7 @@ def make_kernel(config: Config) -> Any:
 
 def fit_loads(config: AnyConfig, problem: GroupedProblem, *arrays: Any) -> AnyConfig:
     """Give up 128-bit loads where a row, or a whole array, does not start on a 16-byte boundary."""
-    starts = [getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0] for array in arrays]
-    aligned = problem.K % VECTOR == 0 and all(start % (VECTOR * FLOAT_BYTES) == 0 for start in starts)
+    aligned = problem.K % VECTOR == 0 and all(start_of(a) % (VECTOR * FLOAT_BYTES) == 0 for a in arrays)
     return replace(config, vector_loads=config.vector_loads and aligned)
 
 

@@ -36,7 +36,7 @@ import numpy as np
 from numba import cuda, float32, uint32
 
 from gemm_lessons import device
-from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, to_device
+from gemm_lessons.launch import Launch, Prepared, Work, guarded_output, launch_parts, start_of, to_device
 from gemm_lessons.problem import GroupedProblem, ProblemError
 from gemm_lessons.ptx.convert import unpack_e4m3
 from gemm_lessons.ptx.global_memory import address_of, ld_global_f32, ld_global_u8, ld_global_u32
@@ -265,7 +265,7 @@ def bind(
         y: bfloat16 device array [total_tokens, N].
     """
     bits = tuple(quantized.values.view(np.uint8) for quantized in (x, w))
-    aligned = problem.K % VECTOR == 0 and not any(_start(array) % VECTOR for array in bits)
+    aligned = problem.K % VECTOR == 0 and not any(start_of(array) % VECTOR for array in bits)
     config = replace(config, vector_loads=config.vector_loads and aligned, whole_rows=w.block != WEIGHT_BLOCK)
     tile_offsets = count_tiles(problem, config.BM, config.BN)
     num_tiles = int(tile_offsets[-1])
@@ -275,9 +275,3 @@ def bind(
         *bits, x.scales, w.scales, to_device(DECODED), offsets, to_device(tile_offsets), y.view(np.uint16)
     )  # fmt: skip
     return Launch(make_kernel(config), num_tiles, config.num_threads, arguments)
-
-
-def _start(array: Any) -> int:
-    """Where a device array begins; 0 in the simulator, where rows are always aligned."""
-    address: int = getattr(array, "__cuda_array_interface__", {"data": (0,)})["data"][0]
-    return address
