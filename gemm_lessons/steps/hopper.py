@@ -589,6 +589,7 @@ def prepare(problem: GroupedProblem, config: Config | None = None, inputs: Input
     """
     config, x, w = begin(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
+    # why make_store by name: a notebook may have put its own in its place, which bind's default would not see
     gemm = bind(problem, config, x, w, to_device(problem.offsets), y, make_store)
     work = count_work(problem, config, gemm, STEP, BK)
     parts = {"gemm": gemm} if gemm else {}
