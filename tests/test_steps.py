@@ -1,6 +1,7 @@
 """Every step, on every ragged case: right in the simulator, and on a GPU at full size."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from gemm_lessons.compare import NUM_GUARD_ROWS, check_output
 from gemm_lessons.launch import Graph, launch_parts
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError, pad
 from gemm_lessons.schedule import SCHEDULES
-from gemm_lessons.steps import STEPS, masked, persistent, tiled
+from gemm_lessons.steps import STEPS, decode, masked, persistent, tensor_core, tiled
 from gemm_lessons.steps._host import ConfigError
 from gemm_lessons.workloads import WORKLOADS
 
@@ -205,3 +206,14 @@ def test_right_on_gpu_at_full_tiles(name, case):
 @pytest.mark.parametrize("name", ["tiled", "persistent", "masked"])
 def test_right_on_gpu_on_named_workloads(name, workload):
     check(name, WORKLOADS[workload].problem, seed=12)
+
+
+@pytest.mark.parametrize("module", [tensor_core, decode], ids=["tensor_core", "decode"])
+@pytest.mark.parametrize(("name", "address"), [("x", 0x7008), ("w", 0x7002), ("y", 0x7002)])
+def test_refuses_arrays_that_begin_where_no_access_may(module, name, address):
+    problem = GroupedProblem((3,), 16, 16, "bfloat16")
+    starts = {"x": 0x1000, "w": 0x2000, "y": 0x3004} | {name: address}
+    arrays = [SimpleNamespace(__cuda_array_interface__={"data": (start, False)}) for start in starts.values()]
+    x, w, y = arrays
+    with pytest.raises(ProblemError, match=f"{name} begins at address {address:#x}"):
+        module.bind(problem, replace(module.SIM_CONFIG, dtype="bfloat16"), x, w, None, y)
