@@ -43,6 +43,7 @@ E4M3 = DTYPES["float8_e4m3fn"]
 LARGEST = np.float32(448)
 SMALLEST_SCALE = np.float32(2.0**-126)  # the smallest normal float32; its reciprocal is finite
 BLOCK = 128
+PIECE = 2**19  # elements that one thread quantises at a time
 
 ROW_BLOCK = (1, BLOCK)  # of tokens
 WEIGHT_BLOCK = (BLOCK, BLOCK)
@@ -115,17 +116,24 @@ def quantize(x: Array, block: tuple[int, int]) -> Quantized:
     x = _as_float32(x)
     if min(block) < 1:
         raise ProblemError(f"a block of {block[0]} x {block[1]} holds nothing: use at least 1 x 1")
-    if x.ndim > 2 and len(x) > 1:
-        with ThreadPoolExecutor() as pool:  # NumPy works on a matrix without holding Python's lock
-            each = list(pool.map(lambda one: quantize(one, block), x))
-        return Quantized(
-            np.stack([one.values for one in each]), np.stack([one.scales for one in each]), block
-        )
+    if x.size > PIECE:  # NumPy works without holding Python's lock, and small pieces stay in a core's cache
+        rows = max(1, PIECE // (block[0] * x.shape[-1])) * block[0]
+        matrices = x.reshape(-1, *x.shape[-2:])
+        pieces = [matrix[i : i + rows] for matrix in matrices for i in range(0, x.shape[-2], rows)]
+        with ThreadPoolExecutor() as pool:
+            each = list(pool.map(lambda piece: _quantize(piece, block), pieces))
+        values, scales = (np.concatenate(parts) for parts in zip(*each, strict=True))
+        return Quantized(values.reshape(x.shape), scales.reshape(*x.shape[:-2], -1, scales.shape[-1]), block)
+    return Quantized(*_quantize(x, block), block)
+
+
+def _quantize(x: Array, block: tuple[int, int]) -> tuple[Array, Array]:
+    """Values and scales of float32 matrices, by the rule above."""
     finite = np.isfinite(x)
     scales = block_scales(np.where(finite, np.abs(x), np.float32(0)), block)
     inverse = spread_over_blocks(np.float32(1) / scales, block, x.shape)
     scaled = np.clip(np.where(finite, x, np.float32(0)) * inverse, -LARGEST, LARGEST)
-    return Quantized(np.where(finite, scaled, np.float32(np.nan)).astype(E4M3), scales, block)
+    return np.where(finite, scaled, np.float32(np.nan)).astype(E4M3), scales
 
 
 def quantize_rows(x: Array) -> Quantized:
@@ -163,7 +171,7 @@ def block_scales(magnitudes: Array, block: tuple[int, int]) -> Array:
     """
     amax = magnitudes
     for axis, extent in ((-2, block[0]), (-1, block[1])):
-        if amax.shape[axis]:
+        if amax.shape[axis] and extent > 1:
             amax = np.maximum.reduceat(amax, np.arange(0, amax.shape[axis], extent), axis=axis)
     scales: Array = np.where(amax == 0, np.float32(1), np.maximum(amax / LARGEST, SMALLEST_SCALE))
     return scales

@@ -328,6 +328,17 @@ def test_a_stack_is_quantised_as_each_of_its_matrices():
         np.testing.assert_array_equal(scales, alone.scales)
 
 
+@pytest.mark.parametrize("piece", [1, 700, 5000])
+@pytest.mark.parametrize("block", [(1, 128), (128, 128), (3, 5)])
+def test_what_is_quantised_in_pieces_is_the_same(piece, block, monkeypatch):
+    x = normal((2, 131, 300), seed=4)
+    whole = quantize(x, block)
+    monkeypatch.setattr("gemm_lessons.quantize.PIECE", piece)
+    in_pieces = quantize(x, block)
+    np.testing.assert_array_equal(in_pieces.values.view(np.uint8), whole.values.view(np.uint8))
+    np.testing.assert_array_equal(in_pieces.scales, whole.scales)
+
+
 def test_turned_scales_of_another_shape_are_refused():
     inputs = scaled_inputs()
     wrong = inputs._replace(x=inputs.x._replace(turned=inputs.x.scales))
