@@ -62,6 +62,21 @@ def read(path):
     return nbformat.reads(cells.canonical(path.read_text(encoding="utf-8"), ROOT), as_version=4)
 
 
+def is_constant(shape):
+    """Whether Numba can tell an array's extents: it works no expression with names in it out."""
+    if isinstance(shape, ast.Tuple):
+        return all(map(is_constant, shape.elts))
+    names = [node for node in ast.walk(shape) if isinstance(node, ast.Name | ast.Attribute)]
+    return isinstance(shape, ast.Name | ast.Attribute) or not names
+
+
+@each_notebook
+def test_arrays_of_kernels_have_extents_that_numba_can_tell(path):
+    for node in ast.walk(ast.parse(text_of(path, "code"))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("cuda.shared.array", "cuda.local.array"):
+            assert is_constant(node.args[0]), f"{ast.unparse(node)} does not compile: name the extent"
+
+
 @each_notebook
 def test_runs_without_a_gpu(path, tmp_path):
     shown = execute(read(path), "sim", tmp_path)

@@ -228,7 +228,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="variant", help=f"all if none: {', '.join(VARIANTS)}")
     parser.add_argument("--workload", "-w", action="append", help="a named workload; repeat for more")
     parser.add_argument("--rounds", type=int, default=20)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # why: names may follow options
     unknown = [name for name in options.names if name not in VARIANTS]
     if unknown:
         raise SystemExit(f"no variant is called {unknown[0]!r}: use one of {', '.join(VARIANTS)}")
