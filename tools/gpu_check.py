@@ -32,15 +32,16 @@ from gemm_lessons.measure.results import now
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
+WORKERS = str(max(4, min(8, (os.cpu_count() or 1) // 4)))  # most of the time is spent compiling
 TESTS = {  # what pytest is told, by the name of its log; one process each: a GPU's error ends its process
     "instructions": ("tests/ptx",),
     "kernels": (
         "tests",
         *("--ignore=tests/ptx", "--ignore=tests/grading", "--ignore=tests/test_notebooks.py"),
-        *("-n", "6"),  # most of the time is spent compiling
+        *("-n", WORKERS),
     ),
     "grader": ("tests/grading", "-n", "4"),
-    "notebooks": ("tests/test_notebooks.py", "-n", "4"),
+    "notebooks": ("tests/test_notebooks.py", "-n", WORKERS),
 }
 CORES_FOR_ALL = 12  # from so many on, all checks run at once
 FOUND_SOMETHING = 86  # exit code that compute-sanitizer is told to use for findings
