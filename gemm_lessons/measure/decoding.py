@@ -29,7 +29,7 @@ from gemm_lessons.measure.runs import Run, run_of
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
 from gemm_lessons.problem import DTYPES, GroupedProblem, Inputs
 from gemm_lessons.quantize import BLOCK, Quantized, QuantizedInputs
-from gemm_lessons.steps import decode, hopper
+from gemm_lessons.steps import decode, hopper, hopper_fp8
 from gemm_lessons.workloads import DECODE
 
 FOLDER = Path(__file__).parent / "studies"
@@ -129,8 +129,9 @@ def programs(
 ) -> Iterator[tuple[str, Callable[[], Run], Any]]:
     """What is timed: its name, how to prepare it, and the inputs that it is judged by."""
     yield "decode", lambda: run_of(decode.prepare(problem, inputs=on_device)), inputs
-    if problem.dtype == "bfloat16" and device.choose().compute_capability[0] == 9:
-        yield "hopper", lambda: run_of(hopper.prepare(problem, inputs=on_device)), inputs
+    if device.choose().compute_capability[0] == 9:
+        name, step = ("hopper", hopper) if problem.dtype == "bfloat16" else ("hopper_fp8", hopper_fp8)
+        yield name, lambda: run_of(step.prepare(problem, inputs=on_device)), inputs
     if why_no_torch():
         return
     import torch
@@ -178,7 +179,7 @@ def measure(gpu: CudaGpu, limits: Peaks, routing: str, dtype: str, w: Any, w_on_
     for name, prepare, judged_by in programs(problem, inputs, on_device):
         run = prepare()
         timing = time_calls([run.replay], gpu, Rules())
-        bits = WGMMA_E4M3_BITS if name.startswith("torch") else decode.MMA_BITS
+        bits = decode.MMA_BITS if name == "decode" else WGMMA_E4M3_BITS
         verdict = judge(run, gpu, judged_by, bits)
         percent = limits.percent_of_read(problem, timing.median_us)
         lines.append(
