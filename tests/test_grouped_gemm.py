@@ -168,7 +168,9 @@ def test_what_no_step_can_do_is_refused(dtype, capability, message):
         choose_step(dtype, 64, 64, capability)
 
 
-@pytest.mark.parametrize(("total", "step"), [(25, "hopper"), (22, "decode")])
+@pytest.mark.parametrize(
+    ("total", "step"), [(25, "hopper"), pytest.param(22, "decode", marks=pytest.mark.slow)]
+)
 def test_prepared_once_it_reads_new_offsets(total, step):
     problem = GroupedProblem((5, 0, total - 5), N, K, "bfloat16")
     inputs, offsets = problem.inputs(3), to_device(problem.offsets)

@@ -67,7 +67,11 @@ def test_right_on_ragged_case(name):
 
 @pytest.mark.parametrize(
     ("N", "K", "whole_rows"),
-    [(8, 16, False), (8, 16, True), (136, 272, False), pytest.param(136, 272, True, marks=pytest.mark.slow)],
+    [
+        (8, 16, False),
+        (8, 16, True),
+        *(pytest.param(136, 272, rows, marks=pytest.mark.slow) for rows in (False, True)),
+    ],
 )
 def test_tails_of_n_and_k(N, K, whole_rows):
     problem = problem_of((3, BM + 1), N, K)
@@ -81,7 +85,7 @@ def test_tails_of_n_and_k(N, K, whole_rows):
         ({"BM": 256, "num_buffers": 2}, (1, 193)),
         pytest.param({"BM": 128, "BN": 128, "num_buffers": 1}, (129, 65), marks=pytest.mark.slow),
         pytest.param({"BM": 256, "BN": 128, "num_buffers": 4}, (193,), marks=pytest.mark.slow),
-        ({"BM": 256, "BN": 128, "num_buffers": 2}, (193,)),
+        pytest.param({"BM": 256, "BN": 128, "num_buffers": 2}, (193,), marks=pytest.mark.slow),
         pytest.param({"stealing": False, "band": 1}, (BM + 5, 0, 3 * BM - 2), marks=pytest.mark.slow),
     ],
     ids=str,

@@ -76,6 +76,7 @@ def test_a_right_step_is_timed_whole_in_parts_and_padded(bench):
     assert bench.record.find("tiny", "right/gemm", "part").status == "ok"
 
 
+@pytest.mark.slow
 def test_fp8_inputs_have_scales_also_where_they_are_padded(bench):
     bench.peaks.flops_per_s["float8_e4m3fn"] = 1e12
     problem = GroupedProblem((3, 0, 5), 4, 8, "float8_e4m3fn", "tiny")

@@ -115,7 +115,8 @@ def test_every_variant_gives_the_same_routing_and_nearly_the_same_output():
         np.testing.assert_array_equal(output, outputs[0])
 
 
-@pytest.mark.parametrize("size", [(5, 136, 24, 3), pytest.param((23, 144, 136, 4), marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(5, 136, 24, 3), (23, 144, 136, 4)])
 def test_fp8_stage_by_stage(size):
     """Every stage against what the stage before it has written, so that no error hides in another's."""
     problem = problem_of(SIZE if ON_GPU else size, dtype="float8_e4m3fn", residual=True)
@@ -217,7 +218,9 @@ def test_every_router(name):
 
 
 @pytest.mark.parametrize(
-    "config", [LOADED, Config("padded"), pytest.param(HOPPER, marks=needs_hopper)], ids=str
+    "config",
+    [LOADED, Config("padded"), pytest.param(HOPPER, marks=[needs_hopper, pytest.mark.slow])],
+    ids=str,
 )
 def test_all_logits_equal(config):
     problem = problem_of(dtype="bfloat16" if config.step == "hopper" else "float32")
@@ -314,7 +317,7 @@ GRAPHS = [
     Config("masked"),
     replace(ROUTED, gather="router"),
     pytest.param(Config("decode"), marks=needs_bfloat16),
-    pytest.param(HOPPER, marks=needs_hopper),
+    pytest.param(HOPPER, marks=[needs_hopper, pytest.mark.slow]),
     pytest.param(Config("hopper", "router", "epilogue"), marks=[needs_hopper, pytest.mark.slow]),
 ]
 
@@ -335,7 +338,14 @@ def test_a_replayed_graph_takes_other_tokens(config):
     assert len(seen) > 1, "the replays were meant to have other counts"
 
 
-@pytest.mark.parametrize("step", [step for step in STEPS if step not in experts.ON_DEVICE])
+@pytest.mark.parametrize(
+    "step",
+    [
+        step if step == "persistent" else pytest.param(step, marks=pytest.mark.slow)
+        for step in STEPS
+        if step not in experts.ON_DEVICE
+    ],
+)
 def test_what_waits_for_the_host_takes_other_tokens_launch_by_launch(step):
     problem = problem_of()
     inputs = problem.inputs(11)
@@ -352,7 +362,7 @@ def test_what_waits_for_the_host_takes_other_tokens_launch_by_launch(step):
     "config",
     [
         LOADED,
-        replace(ROUTED, gather="router"),
+        pytest.param(replace(ROUTED, gather="router"), marks=pytest.mark.slow),
         Config("tiled"),
         pytest.param(HOPPER, marks=[needs_hopper, pytest.mark.slow]),
     ],

@@ -58,6 +58,7 @@ def test_a_variant_is_timed_whole_and_stage_by_stage(bench):
     assert load(bench.path).find("layer", "routed", "layer") == whole
 
 
+@pytest.mark.slow
 def test_what_waits_for_the_host_says_so(bench):
     bench.run(PROBLEM, {"tiled": Config("tiled")})
     assert "one host read" in bench.record.find("layer", "tiled", "layer").reason
@@ -94,6 +95,7 @@ def test_tables_and_picture_of_a_record(bench):
     assert any("routing, gather, scatter: 57.1%" in text for text in texts)
 
 
+@pytest.mark.slow
 def test_the_stages_that_are_counted_are_those_that_run():
     for dtype, variants in program.VARIANTS.items():
         for name, config in variants.items():

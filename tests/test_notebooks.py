@@ -27,6 +27,7 @@ SECTIONS = (
     "What is next",
     "Further reading",
 )
+LONG = ("06", "09", "15")  # half a minute and more in the simulator: `make test-all` runs them
 BEFORE_THE_LADDER = "00"  # nothing to time yet, and no exercise
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -77,7 +78,11 @@ def test_arrays_of_kernels_have_extents_that_numba_can_tell(path):
             assert is_constant(node.args[0]), f"{ast.unparse(node)} does not compile: name the extent"
 
 
-@each_notebook
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.name[:2] in LONG else ()) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_runs_without_a_gpu(path, tmp_path):
     shown = execute(read(path), "sim", tmp_path)
     errors = [output.text for output in shown if output.get("name") == "stderr"]

@@ -56,13 +56,14 @@ def test_right_on_ragged_case(name):
 
 
 @pytest.mark.parametrize("whole_rows", [False, True])
-@pytest.mark.parametrize("K", [128, 129, 260, 384])
+@pytest.mark.parametrize("K", [128, 129, 260, pytest.param(384, marks=pytest.mark.slow)])
 def test_blocks_of_k_and_their_tail(K, whole_rows):
     problem = fp8((BM + 1, 0, 3), 19, K)
     inputs = scaled(problem, K, whole_rows=whole_rows)
     tiled_fp8.prepare(problem, CONFIG, inputs).check(inputs).raise_if_wrong(f"K={K}")
 
 
+@pytest.mark.slow
 def test_blocks_of_n():
     problem = fp8((1, 1), 261, 132)
     inputs = scaled(problem, 1)

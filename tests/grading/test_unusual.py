@@ -4,6 +4,18 @@ import pytest
 
 from grading.helpers import TESTS, constants, grade, on_solution
 
+LONG = {  # ten seconds each, and nothing that no other shows: `make test-all` grades them, too
+    "slots_backwards_in_long_slabs",
+    "two_slabs_in_turn",
+    "zeros_first_then_the_sum",
+    "gradient_tiles_along_n",
+    "draws_ahead",
+    "one_lane_releases_for_its_warp",
+    "last_ticket_resets",
+    "pieces_are_numbered",
+    "shared_memory",
+    "scales_ahead",
+}
 UNUSUAL = sorted((TESTS / "unusual").glob("*.py"))
 
 
@@ -11,7 +23,11 @@ def test_there_are_enough_of_them():
     assert len(UNUSUAL) >= 15
 
 
-@pytest.mark.parametrize("path", UNUSUAL, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if path.stem in LONG else ()) for path in UNUSUAL],
+    ids=lambda path: path.stem,
+)
 def test_gets_full_marks(path, tmp_path, runner):
     graded = grade(constants(path)["EXERCISE"], on_solution(path), tmp_path, runner)
     assert [(check.name, check.text) for check in graded.checks if check.status == "failed"] == []
