@@ -26,6 +26,7 @@ class Mbarrier:
         self.phase = 0
         self.missing_arrivals = 0
         self.missing_bytes = 0  # below 0 while bytes have landed before they were announced
+        self.shown = False  # to the copy engine
 
     def arrive(self, ctx: Context, num_bytes: int = 0) -> None:
         """Count one arrival, and bytes to wait for."""
@@ -77,6 +78,33 @@ def mbarrier_init(ctx: Any, barrier: Any, arrivals: Any) -> None:
         raise InstructionError(f"an mbarrier counts 1 to {MOST_ARRIVALS} arrivals, not {arrivals}.")
     ctx.store(int(barrier), np.uint64(arrivals), np.uint64)
     state.arrivals = state.missing_arrivals = int(arrivals)
+    state.shown = False
+    _initialised(ctx).append(state)
+
+
+def _initialised(ctx: Context) -> list[Mbarrier]:
+    """The barriers that this thread has initialised and not shown."""
+    barriers: list[Mbarrier] = ctx.state("new mbarriers", list, "thread")
+    return barriers
+
+
+def show_barriers(ctx: Context) -> None:
+    """Show the barriers that this thread has initialised to the copy engine, in the simulator."""
+    barriers = _initialised(ctx)
+    for state in barriers:
+        state.shown = True
+    barriers.clear()
+
+
+def mbarrier_of_copy(ctx: Context, address: int) -> Mbarrier:
+    """The barrier that a copy counts its bytes on, in the simulator."""
+    state = mbarrier_at(ctx, address)
+    if state.arrivals and not state.shown:
+        raise InstructionError(
+            "the copy engine may not know this mbarrier: after mbarrier_init, the same thread calls"
+            " fence_mbarrier_init."
+        )
+    return state
 
 
 @instruction("fence.mbarrier_init.release.cluster;", "", "void()")
@@ -85,6 +113,7 @@ def fence_mbarrier_init(ctx: Any) -> None:
 
     PTX manual: membar / fence.
     """
+    show_barriers(ctx)
 
 
 @instruction("mbarrier.arrive.shared::cta.b64 _, [$0];", "r", "void(uint32)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gemm_lessons.ptx.instruction import instruction
+from gemm_lessons.ptx.mbarrier import show_barriers
 from gemm_lessons.sim.registry import SHARED_WINDOW, InstructionError
 
 
@@ -15,6 +16,7 @@ def fence_proxy_async(ctx: Any) -> None:
     PTX manual: membar / fence.
     """
     ctx.fence("proxy.async")
+    show_barriers(ctx)
 
 
 @instruction("fence.acq_rel.gpu;", "", "void()")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gemm_lessons.ptx.instruction import instruction
-from gemm_lessons.ptx.mbarrier import mbarrier_at
+from gemm_lessons.ptx.mbarrier import mbarrier_of_copy
 from gemm_lessons.ptx.swizzle import swizzled
 from gemm_lessons.sim.registry import SHARED_WINDOW, Context, InstructionError
 from gemm_lessons.tensor_map import ALIGNMENT, ROW_BYTES, SimulatedMap, read_simulated
@@ -71,7 +71,7 @@ def _load(ctx: Context, destination: Any, tensor_map: Any, column: Any, row: Any
             f"A TMA load starts at a multiple of {ALIGNMENT} bytes of a row, not at column {int(column)}:"
             ' a GPU answers that with "illegal instruction".'
         )
-    state = mbarrier_at(ctx, barrier)
+    state = mbarrier_of_copy(ctx, barrier)
 
     def copy(agent: Context) -> None:
         content = _read_box(agent, box, int(column), int(row))
@@ -98,7 +98,7 @@ def cp_async_bulk(ctx: Any, destination: Any, source: Any, num_bytes: Any, barri
             f"cp.async.bulk copies multiples of {ALIGNMENT} bytes between addresses that are multiples of"
             f" {ALIGNMENT}, not {length} bytes to offset {target & 0x3FFFF}."
         )
-    state = mbarrier_at(ctx, barrier)
+    state = mbarrier_of_copy(ctx, barrier)
 
     def copy(agent: Context) -> None:
         agent.store(target, agent.load(start, np.uint8, length, align=ALIGNMENT), np.uint8, align=ALIGNMENT)
@@ -213,7 +213,7 @@ def tma_store_2d(ctx: Any, tensor_map: Any, column: Any, row: Any, source: Any) 
             if num_bytes > 0 and 0 <= row + i < box.rows:
                 agent.store(box.address_of(int(row) + i, int(column)), line[:num_bytes], align=box.itemsize)
 
-    _stores(ctx).open.append(ctx.later(copy, "the TMA store"))
+    _stores(ctx).open.append(ctx.later(copy, "the TMA store", owed=True))
 
 
 @instruction("cp.async.bulk.commit_group;", "", "void()")

@@ -8,6 +8,7 @@ the block's last barrier, which keeps thousands of threads cheap.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,6 +66,8 @@ class Segments:
         self._clock: list[int] = []
         self._fenced: list[bool] = []
         self._clocks: list[Clock] = []
+        self._proxy_fences: dict[int, list[tuple[int, int]]] = {}  # of a thread: (segment index, epoch)
+        self._shown: dict[int, Clock] = {}  # to an agent, by a fence of whoever started it
 
     def __len__(self) -> int:
         return len(self._thread)
@@ -101,10 +104,35 @@ class Segments:
 
     def ordered(self, first: int, clock_number: int) -> bool:
         """Whether a segment happened before everything that has a given clock."""
-        clock = self._clocks[clock_number]
+        return self._before(first, self._clocks[clock_number])
+
+    def _before(self, first: int, clock: Clock) -> bool:
         if self._epoch[first] < clock.blocks.get(self._block[first], 0):
             return True
         return self._index[first] <= clock.threads.get(self._thread[first], -1)
+
+    def fence_proxy(self, thread: int, index: int, epoch: int) -> None:
+        """A thread shows what it wrote, up to one of its segments, to asynchronous agents."""
+        self._proxy_fences.setdefault(thread, []).append((index, epoch))
+
+    def show(self, agent: int, clock: Clock) -> None:
+        """An agent sees all that its starter knew at its last proxy fence."""
+        self._shown[agent] = clock
+
+    def visible(self, write: int, read: int) -> bool:
+        """Whether a proxy fence lies between a thread's segment and an agent's, which it is ordered before.
+
+        It may be one of the writer, or one of the agent's starter after it has learned of the write.
+        """
+        clock, thread = self._clocks[self._clock[read]], self._thread[write]
+        fences = self._proxy_fences.get(thread, [])
+        at = bisect_left(fences, (self._index[write], -1))
+        if at < len(fences):
+            index, epoch = fences[at]
+            if epoch < clock.blocks.get(self._block[write], 0) or index <= clock.threads.get(thread, -1):
+                return True
+        shown = self._shown.get(self._thread[read])
+        return shown is not None and self._before(write, shown)
 
     def row(self, segment: int) -> tuple[int, int]:
         """The thread and the block of a segment."""

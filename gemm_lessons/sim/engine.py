@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from greenlet import GreenletExit, getcurrent, greenlet
 
-from gemm_lessons.sim import collectives, diagnosis, instructions
+from gemm_lessons.sim import collectives, diagnosis, instructions, messages
 from gemm_lessons.sim.clocks import Clock, Segments
 from gemm_lessons.sim.dimensions import block_dim, block_idx, grid_dim, thread_idx
 from gemm_lessons.sim.findings import Findings
@@ -317,6 +317,10 @@ class Engine(Ordering, Witness):
     def _retire(self, block: Block) -> None:
         while block.agents:
             self._complete(block)
+        for agent in block.owed:
+            if agent.owed:
+                place = place_of(*agent.at)
+                self.find("misuse", messages.nobody_waited(agent.name, place), place, agent.actor)
         self._active.remove(block)
         for root in block.shared.roots:
             root.free()
@@ -469,11 +473,16 @@ class Engine(Ordering, Witness):
 
     # --- asynchronous work ------------------------------------------------------------------------
 
-    def later(self, action: Callable[..., Any], name: str) -> Agent:
-        """Start asynchronous work for the current party."""
+    def later(self, action: Callable[..., Any], name: str, owed: bool = False) -> Agent:
+        """Start asynchronous work for the current party, which somebody may have to wait for."""
         party = self.party
         agent = Agent(next(self._agent_numbers), party.block, party.published(), name, action)
         agent.at = self.spot()
+        agent.owed = owed
+        if owed:
+            party.block.owed.append(agent)
+        if party.shown is not None:
+            self.segments.show(agent.number, party.shown)
         self.agents.append(agent)
         party.block.agents.append(agent)
         self.renew(party)

@@ -102,12 +102,16 @@ class Findings:
             self._known[key].count += race.count
             return
         who = [engine.actor(engine.segments.row(a.segment)[0]) for a in (race.first, race.second)]
-        message = messages.race(
-            self._element(race, first, second),
-            (race.first.kind, first, who[0]),
-            (race.second.kind, second, who[1]),
-            engine.report.kernel,
-        )
+        element = self._element(race, first, second)
+        if race.unfenced:
+            message = messages.unfenced(element, (first, who[0]), (second, who[1]), engine.report.kernel)
+        else:
+            message = messages.race(
+                element,
+                (race.first.kind, first, who[0]),
+                (race.second.kind, second, who[1]),
+                engine.report.kernel,
+            )
         finding = self._known[key] = Finding(
             "race",
             message,

@@ -254,7 +254,9 @@ class _ThreadContext(Context):
         self._engine.acquire(self._party, key)
 
     def fence(self, scope: str = "device") -> None:
-        if scope != "proxy.async":
+        if scope == "proxy.async":
+            self._engine.fence_proxy(self._party)
+        else:
             self._engine.fence(self._party, block_only=scope == "block")
 
     # --- time ----------------------------------------------------------------------------------
@@ -262,16 +264,19 @@ class _ThreadContext(Context):
     def wait_until(self, predicate: Callable[[], bool], reason: Reason) -> None:
         self._engine.wait_until(predicate, reason)
 
-    def later(self, action: Callable[[Context], None], agent: str = "async") -> Completion:
+    def later(
+        self, action: Callable[[Context], None], agent: str = "async", *, owed: bool = False
+    ) -> Completion:
         with self._acting():
             return self._engine.later(
-                lambda party: action(_ThreadContext(self._engine, party, party.at)), agent
+                lambda party: action(_ThreadContext(self._engine, party, party.at)), agent, owed
             )
 
     def join(self, completion: Completion, reason: Reason = "asynchronous work") -> None:
         if not isinstance(completion, Agent):
             raise InstructionError("join() takes what later() returned")
         self.wait_until(lambda: completion.done, reason)
+        completion.owed = False
         self._engine.learn(self._party, completion.published())
 
 

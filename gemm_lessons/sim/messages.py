@@ -61,6 +61,28 @@ def race(
     return "\n".join(lines)
 
 
+def unfenced(element: str, write: tuple[Place, Actor], read: tuple[Place, Actor], kernel: str) -> str:
+    """A write of a thread that an asynchronous agent need not see."""
+    (writer_place, writer), (reader_place, reader) = write, read
+    return (
+        f"missing proxy fence on {element} in kernel '{kernel}':\n"
+        f"    {writer} writes it at {writer_place}\n"
+        f"    {reader} reads it at {reader_place}\n"
+        "    A barrier orders these two, and yet the copy engine and the tensor cores may read what lay"
+        " there before: they see a thread's writes after a fence_proxy_async only. Every writer calls it"
+        " behind its writes, before the barrier."
+    )
+
+
+def nobody_waited(name: str, place: Place) -> str:
+    """Asynchronous work that outlives its block."""
+    return (
+        f"a block ends, and nobody has waited for {name} started at {place}: it may still read shared"
+        " memory that is no longer the block's. The thread that committed it waits before it returns"
+        " (tma_store_wait_read[0]() or tma_store_wait[0]())."
+    )
+
+
 def _race_advice(first: tuple[int, Place, Actor], second: tuple[int, Place, Actor]) -> str:
     kinds = {first[0], second[0]}
     one, two = first[2], second[2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gemm_lessons.sim.clocks import Clock, join
+from gemm_lessons.sim.clocks import Clock, Segments, join
 from gemm_lessons.sim.threads import Party
 
 
@@ -15,12 +15,14 @@ class Ordering:
         checked: Whether order matters in this launch.
         fenced: Whether any thread has passed a fence.
         party: On whose behalf memory is accessed now.
+        segments: Everybody's segments so far.
         fences: What was published at addresses, by atomics after fences.
         keys: What instructions have published.
     """
 
     checked: bool
     party: Party
+    segments: Segments
 
     def __init__(self) -> None:
         self.fenced = False
@@ -39,6 +41,14 @@ class Ordering:
         if not block_only:
             party.fence = party.published()
         party.block_fence = party.published()
+        self.renew(party)
+
+    def fence_proxy(self, party: Party) -> None:
+        """A proxy fence: asynchronous agents see what the party wrote or knows of."""
+        if not self.checked:
+            return
+        self.segments.fence_proxy(party.number, party.count, party.block.epoch)
+        party.shown = party.published()
         self.renew(party)
 
     def stored(self, log_address: int) -> None:

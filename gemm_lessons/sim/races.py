@@ -12,7 +12,7 @@ each pair of segment and clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Race:
         second: The other.
         order: Position of the second in the log, to sort findings by.
         count: Pairs with the same two sites and kinds.
+        unfenced: They are ordered, but the second is an agent's, and no proxy fence shows it the first.
     """
 
     address: int
@@ -64,6 +65,7 @@ class Race:
     second: Access
     order: int
     count: int
+    unfenced: bool = False
 
 
 @dataclass
@@ -159,7 +161,17 @@ class RaceDetector:
         if not len(a):
             return []
         racy = ~self._ordered(a, self._segments.column("clock")[b])
-        return self._summary(columns, first[racy], second[racy])
+        hidden = ~racy & (block[a] >= 0) & (block[b] < 0) & (kind[first] != READ) & (kind[second] == READ)
+        hidden &= columns.address[second] >= SHARED_LOG
+        hidden[hidden] = ~self._visible(a[hidden], b[hidden])
+        races = self._summary(columns, first[racy], second[racy])
+        unfenced = self._summary(columns, first[hidden], second[hidden])
+        return races + [replace(race, unfenced=True) for race in unfenced]
+
+    def _visible(self, writes: np.ndarray, reads: np.ndarray) -> np.ndarray:
+        pairs, inverse = np.unique(np.stack([writes, reads]), axis=1, return_inverse=True)
+        answers = [self._segments.visible(write, read) for write, read in pairs.T.tolist()]
+        return np.array(answers, dtype=bool)[inverse.reshape(-1)]
 
     def _ordered(self, segments: np.ndarray, clocks: np.ndarray) -> np.ndarray:
         width = int(clocks.max()) + 1

@@ -225,7 +225,9 @@ class Context(ABC):
         """
 
     @abstractmethod
-    def later(self, action: Callable[[Context], None], agent: str = "async") -> Completion:
+    def later(
+        self, action: Callable[[Context], None], agent: str = "async", *, owed: bool = False
+    ) -> Completion:
         """Start asynchronous work: it happens at some later scheduling point.
 
         The action runs once, as an agent of its own: after what this thread did so far, and
@@ -236,6 +238,7 @@ class Context(ABC):
         Args:
             action: Called with the agent's context.
             agent: Who does it, for messages: ``"the TMA engine"``.
+            owed: Somebody must :meth:`join` it before the block ends.
         """
 
     @abstractmethod

@@ -92,7 +92,9 @@ class _StockContext(Context):
         while not predicate():
             threading.Event().wait(0.001)
 
-    def later(self, action: Callable[[Context], None], agent: str = "async") -> Completion:
+    def later(
+        self, action: Callable[[Context], None], agent: str = "async", *, owed: bool = False
+    ) -> Completion:
         action(self)
         return _Done()
 

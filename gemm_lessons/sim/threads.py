@@ -26,9 +26,10 @@ class Party:
         segment: Row of the running segment; -1: a new one begins with the next access.
         fence: What it has fenced for the device; None before the first fence.
         block_fence: What it has fenced for its block.
+        shown: What it has shown to asynchronous agents, by a proxy fence; None before the first.
     """
 
-    __slots__ = ("block", "block_fence", "clock", "count", "fence", "number", "segment")
+    __slots__ = ("block", "block_fence", "clock", "count", "fence", "number", "segment", "shown")
 
     def __init__(self, number: int, block: Block, clock: Clock) -> None:
         self.number = number
@@ -38,6 +39,7 @@ class Party:
         self.segment = -1
         self.fence: Clock | None = None
         self.block_fence: Clock | None = None
+        self.shown: Clock | None = None
 
     def published(self) -> Clock:
         """All that it did and knows."""
@@ -116,9 +118,10 @@ class Agent(Party):
         action: What it does.
         done: Whether it has happened.
         at: The instruction that started it.
+        owed: Whether a thread must wait for it before its block ends, and none has.
     """
 
-    __slots__ = ("action", "at", "done", "name")
+    __slots__ = ("action", "at", "done", "name", "owed")
 
     def __init__(
         self, number: int, block: Block, clock: Clock, name: str, action: Callable[..., None]
@@ -127,6 +130,7 @@ class Agent(Party):
         self.name = name
         self.action = action
         self.done = False
+        self.owed = False
         self.at: tuple[CodeType, int]
 
     @property
@@ -175,6 +179,7 @@ class Block:
         meetings: Warps and groups that wait for members.
         waiters: Threads that wait for a condition.
         agents: Asynchronous work in flight.
+        owed: Asynchronous work that a thread must wait for before the block ends.
         cluster_rank: In its cluster.
         sm: The virtual SM.
         start: Virtual time of the first step.
@@ -215,6 +220,7 @@ class Block:
         self.meetings: dict[Hashable, Meeting] = {}
         self.waiters: list[Thread] = []
         self.agents: list[Agent] = []
+        self.owed: list[Agent] = []
         self.shared = shared
         self.cluster_rank = 0
         self.sm = sm

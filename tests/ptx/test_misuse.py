@@ -16,8 +16,16 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_init,
     mbarrier_try_wait,
 )
-from gemm_lessons.ptx.shared import shared_address
-from gemm_lessons.ptx.tma import cp_async_bulk, fence_proxy_tensormap, tma_load_2d, tma_store_2d
+from gemm_lessons.ptx.shared import shared_address, st_shared_v4
+from gemm_lessons.ptx.sync import fence_proxy_async
+from gemm_lessons.ptx.tma import (
+    cp_async_bulk,
+    fence_proxy_tensormap,
+    tma_load_2d,
+    tma_store_2d,
+    tma_store_commit,
+    tma_store_wait_read,
+)
 from gemm_lessons.ptx.wgmma import matrix_descriptor, wgmma_bf16, wgmma_commit, wgmma_fence, wgmma_wait
 from gemm_lessons.tensor_map import Box
 
@@ -30,6 +38,7 @@ from gemm_lessons import sim
 
 STAGES, STEPS, TILE_BYTES = 2, 5, 64 * 128
 multiply, wait_all_products = wgmma_bf16[64], wgmma_wait[0]
+wait_for_stores = tma_store_wait_read[0]
 
 
 @cuda.jit
@@ -46,7 +55,8 @@ def pipeline(maps, out, mistake):
             mbarrier_init(full + 8 * stage, 1)
             if mistake != "no initialisation":
                 mbarrier_init(empty + 8 * stage, 128)
-        fence_mbarrier_init()
+        if mistake != "no fence for the barriers":
+            fence_mbarrier_init()
         if mistake != "no fence for the map":
             fence_proxy_tensormap(address_of(maps, (0, 0)))
     cuda.syncthreads()
@@ -97,6 +107,7 @@ def test_the_pipeline_without_a_mistake_is_right():
     [
         ("too many bytes", r"deadlock.*0 arrivals and 16 bytes are missing"),
         ("no release", r"deadlock.*128 arrivals and 0 bytes are missing"),
+        ("no fence for the barriers", r"may not know this mbarrier.*fence_mbarrier_init"),
         ("no fence for the map", r"no thread of this block has called fence_proxy_tensormap"),
         ("no initialisation", r"this mbarrier was never initialised"),
         ("no wait for empty", r"race|arrival 2 of a phase"),
@@ -147,6 +158,54 @@ def test_a_store_that_starts_before_its_array_is_named():
     matrix = to_device(np.ones((64, 64), np.float16).view(np.uint16))
     with pytest.raises(sim.SimulatorError, match="may not start before its array: at -3, 0"):
         Launch(store_a_box, 1, 32, (tensor_map.encode([(matrix, Box(16))]), -3), shared_bytes=4096)()
+
+
+@cuda.jit
+def store_what_was_written(maps, how):
+    """128 threads write a box, and one of them lets TMA store it."""
+    s_raw = cuda.shared.array(0, uint8)
+    box = uint32((shared_address(s_raw) + 1023) & -1024)
+    t = cuda.threadIdx.x
+    if t == 0:
+        fence_proxy_tensormap(address_of(maps, (0, 0)))
+    if how == "fences come first":
+        fence_proxy_async()
+    st_shared_v4(uint32(box + 16 * t), t, t, t, t)
+    if how == "right" or (how == "one writer fences" and t == 0):
+        fence_proxy_async()
+    cuda.syncthreads()
+    if t == 0:
+        if how == "the storing thread fences" or how == "nobody waits" or how == "nobody commits":
+            fence_proxy_async()
+        tma_store_2d(address_of(maps, (0, 0)), 0, 0, box)
+        if how != "nobody commits":
+            tma_store_commit()
+        if how != "nobody waits":
+            wait_for_stores()
+
+
+def store_boxes(how):
+    matrix = to_device(np.zeros((16, 64), np.uint16))
+    Launch(store_what_was_written, 1, 128, (tensor_map.encode([(matrix, Box(16))]), how), shared_bytes=4096)()
+    return matrix.copy_to_host()
+
+
+@pytest.mark.parametrize("how", ["right", "the storing thread fences"])
+def test_a_store_of_what_has_been_fenced_is_right(how):
+    assert sorted(set(store_boxes(how).reshape(-1).tolist())) == [*range(128)]
+
+
+@pytest.mark.parametrize("how", ["no fences", "one writer fences", "fences come first"])
+def test_a_store_of_what_nobody_has_fenced_is_named(how):
+    with pytest.raises(sim.SimulatorError, match=r"(?s)missing proxy fence .*fence_proxy_async only") as found:
+        store_boxes(how)
+    assert "the TMA store" in str(found.value)
+
+
+@pytest.mark.parametrize("how", ["nobody waits", "nobody commits"])
+def test_a_store_that_outlives_its_block_is_named(how):
+    with pytest.raises(sim.SimulatorError, match="a block ends, and nobody has waited for the TMA store"):
+        store_boxes(how)
 
 
 @cuda.jit
