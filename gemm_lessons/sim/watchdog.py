@@ -23,6 +23,7 @@ class Watchdog:
     """A thread that interrupts the launching thread when it takes too long."""
 
     PERIOD = 0.05
+    AGAIN = 5.0  # seconds from one interruption to the next, should the first be lost
 
     def __init__(
         self,
@@ -79,11 +80,14 @@ class Watchdog:
                 self._nudge()
             late = time.monotonic() > last_moment
             if late or now - since > self._slice or now - began > self._total:
-                with self._lock:
-                    if self._stop.is_set():
-                        return
-                    self.fired = True
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                        ctypes.c_ulong(self._target), ctypes.py_object(TimeUp)
-                    )
+                self._fire()
+                # why again: one that arrives in a destructor is lost, for Python ignores what those raise
+                while not self._stop.wait(self.AGAIN):
+                    self._fire()
+
+    def _fire(self) -> None:
+        with self._lock:
+            if self._stop.is_set():
                 return
+            self.fired = True
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._target), ctypes.py_object(TimeUp))

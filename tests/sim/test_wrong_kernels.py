@@ -14,7 +14,7 @@ def test_wrong_kernel_is_caught(name):
     kind, text, _, launch = KERNELS[name]
     for seed in SEEDS:
         with (
-            sim.configured(seed=seed, sms=2, slice_seconds=0.3, seconds=20),
+            sim.configured(seed=seed, sms=2, slice_seconds=0.5, seconds=20),
             pytest.raises(sim.SimulatorError) as caught,
         ):
             launch()
