@@ -92,8 +92,8 @@ def _barrier_clock(block: Block, waiting: list[Thread]) -> Clock:
 
 
 def _share_fences(threads: Sequence[Thread]) -> None:
-    """After "fence, barrier, one thread's atomic", that thread publishes for all."""
-    for name in ("fence", "block_fence"):
+    """After "fence, barrier, one thread's atomic", that thread publishes for all; and agents see as much."""
+    for name in ("fence", "block_fence", "shown"):
         fences = [f for f in (getattr(thread, name) for thread in threads) if f is not None]
         if fences:
             shared = join(fences)

@@ -212,12 +212,13 @@ class RaceDetector:
         live = np.array(sorted(live_epochs), dtype=np.int64)
         alive &= ~shared | np.isin(owner, live)
         if not self._clusters and not (self._segments.column("block") < 0).any():
-            # why: without agents or clusters, a barrier settles all that a block did before it.
+            # why: without agents or clusters, a barrier settles all that a block did before it, but for
+            # writes, which an agent that starts later sees behind a proxy fence only.
             current = dict(live_epochs)
             block = self._segments.column("block")[columns.segment]
             epoch = self._segments.column("epoch")[columns.segment]
             now = np.array([current.get(b, 1 << 40) for b in range(int(block.max(initial=0)) + 1)])
-            alive &= ~shared | (epoch >= now[block])
+            alive &= ~shared | (epoch >= now[block]) | (kind == WRITE) | (kind == REWRITE)
         kept = columns.pick(alive)
         same = np.zeros(len(kept.entry), dtype=bool)
         same[1:] = (

@@ -161,7 +161,7 @@ def test_a_store_that_starts_before_its_array_is_named():
 
 
 @cuda.jit
-def store_what_was_written(maps, how):
+def store_what_was_written(maps, how, counter):
     """128 threads write a box, and one of them lets TMA store it."""
     s_raw = cuda.shared.array(0, uint8)
     box = uint32((shared_address(s_raw) + 1023) & -1024)
@@ -174,6 +174,12 @@ def store_what_was_written(maps, how):
     if how == "right" or (how == "one writer fences" and t == 0):
         fence_proxy_async()
     cuda.syncthreads()
+    if how == "no fences, and an atomic":
+        cuda.atomic.add(counter, 0, 1)  # lets the other block run, and the simulator look at its log
+    if how == "a third thread fences":
+        if t == 64:
+            fence_proxy_async()
+        cuda.syncthreads()
     if t == 0:
         if how == "the storing thread fences" or how == "nobody waits" or how == "nobody commits":
             fence_proxy_async()
@@ -185,12 +191,14 @@ def store_what_was_written(maps, how):
 
 
 def store_boxes(how):
-    matrix = to_device(np.zeros((16, 64), np.uint16))
-    Launch(store_what_was_written, 1, 128, (tensor_map.encode([(matrix, Box(16))]), how), shared_bytes=4096)()
+    matrix, counter = to_device(np.zeros((16, 64), np.uint16)), to_device(np.zeros(1, np.int32))
+    arguments = tensor_map.encode([(matrix, Box(16))]), how, counter
+    num_blocks = 2 if "atomic" in how else 1
+    Launch(store_what_was_written, num_blocks, 128, arguments, shared_bytes=4096)()
     return matrix.copy_to_host()
 
 
-@pytest.mark.parametrize("how", ["right", "the storing thread fences"])
+@pytest.mark.parametrize("how", ["right", "the storing thread fences", "a third thread fences"])
 def test_a_store_of_what_has_been_fenced_is_right(how):
     assert sorted(set(store_boxes(how).reshape(-1).tolist())) == [*range(128)]
 
@@ -200,6 +208,12 @@ def test_a_store_of_what_nobody_has_fenced_is_named(how):
     with pytest.raises(sim.SimulatorError, match=r"(?s)missing proxy fence .*fence_proxy_async") as found:
         store_boxes(how)
     assert "the TMA store" in str(found.value)
+
+
+def test_it_is_named_also_where_the_log_was_looked_at_between(monkeypatch):
+    monkeypatch.setattr("gemm_lessons.sim.engine.BATCH", 16)
+    with pytest.raises(sim.SimulatorError, match="missing proxy fence"):
+        store_boxes("no fences, and an atomic")
 
 
 @pytest.mark.parametrize("how", ["nobody waits", "nobody commits"])

@@ -1,5 +1,6 @@
 """The watchdog interrupts again where its first interruption is lost, and never after it is stopped."""
 
+import threading
 import time
 
 from gemm_lessons.sim.watchdog import TimeUp, Watchdog
@@ -17,7 +18,7 @@ def interrupted_within(seconds):
 
 
 def test_a_lost_interruption_comes_again(monkeypatch):
-    monkeypatch.setattr(Watchdog, "AGAIN", 0.2)
+    monkeypatch.setattr(Watchdog, "AGAIN", 2.0)
     watchdog = Watchdog(lambda: 0, lambda: None, slice_seconds=0.05, seconds=60)
     watchdog.start()
     try:
@@ -26,3 +27,33 @@ def test_a_lost_interruption_comes_again(monkeypatch):
         watchdog.stop()
     assert times == [True, True]
     assert not interrupted_within(0.5)
+
+
+class HeldLong:
+    """A lock that the watchdog's thread holds long enough for others to wait for it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        self._lock.acquire()
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.3)
+
+    def __exit__(self, *_):
+        self._lock.release()
+
+
+def test_it_stops_although_it_fires_meanwhile():
+    watchdog = Watchdog(lambda: 0, lambda: None, slice_seconds=0.05, seconds=60)
+    watchdog._lock = HeldLong()
+    watchdog.start()
+    end = time.process_time() + 0.16
+    while time.process_time() < end:
+        pass
+    time.sleep(0.05)
+    stopping = time.monotonic()
+    watchdog.stop()
+    assert watchdog.fired
+    assert time.monotonic() - stopping < 4  # it used to wait for ever
+    assert not interrupted_within(0.2)
