@@ -1,7 +1,8 @@
 """The watchdog interrupts again where its first interruption is lost, and never after it is stopped."""
 
-import threading
+import ctypes
 import time
+from types import SimpleNamespace
 
 from gemm_lessons.sim.watchdog import TimeUp, Watchdog
 
@@ -29,24 +30,17 @@ def test_a_lost_interruption_comes_again(monkeypatch):
     assert not interrupted_within(0.5)
 
 
-class HeldLong:
-    """A lock that the watchdog's thread holds long enough for others to wait for it."""
+def test_it_stops_although_it_fires_meanwhile(monkeypatch):
+    real = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
-    def __init__(self):
-        self._lock = threading.Lock()
+    def late(thread, error):  # the watchdog holds its lock here, and whoever stops it waits for that
+        time.sleep(0.3)
+        return real(thread, error)
 
-    def __enter__(self):
-        self._lock.acquire()
-        if threading.current_thread() is not threading.main_thread():
-            time.sleep(0.3)
-
-    def __exit__(self, *_):
-        self._lock.release()
-
-
-def test_it_stops_although_it_fires_meanwhile():
+    slow = SimpleNamespace(PyThreadState_SetAsyncExc=late)
+    names = {"pythonapi": slow, "c_ulong": ctypes.c_ulong, "py_object": ctypes.py_object}
+    monkeypatch.setattr("gemm_lessons.sim.watchdog.ctypes", SimpleNamespace(**names))
     watchdog = Watchdog(lambda: 0, lambda: None, slice_seconds=0.05, seconds=60)
-    watchdog._lock = HeldLong()
     watchdog.start()
     end = time.process_time() + 0.16
     while time.process_time() < end:
