@@ -75,15 +75,17 @@ def as_device_array(label: str, array: Any) -> Any:
         array: a device array; in the simulator, a NumPy array, which is copied.
 
     Raises:
-        ProblemError: it is not on the GPU, not contiguous, or of a dtype that nobody computes in.
+        ProblemError: it is not on the first GPU, not contiguous, or of a dtype that nobody computes in.
     """
     if isinstance(array, np.ndarray) and device.choose().is_gpu:
         raise ProblemError(
             f"{label} is a NumPy array: move it to the GPU first, with cuda.to_device or torch"
         )
     torch = sys.modules.get("torch")
-    if torch and isinstance(array, torch.Tensor) and array.dtype == torch.float8_e4m3fn:
-        array = array.view(torch.uint8)
+    if torch and isinstance(array, torch.Tensor):
+        array = array.detach()  # why: torch exposes no array that takes part in autograd, as weights do
+        if array.dtype == torch.float8_e4m3fn:
+            array = array.view(torch.uint8)
     if isinstance(array, np.ndarray) or cuda.cudadrv.devicearray.is_cuda_ndarray(array):
         view = to_device(array)
         if view.dtype == DTYPES["float8_e4m3fn"]:
@@ -108,6 +110,11 @@ def _from_dlpack(label: str, array: Any) -> Any:
     tensor = _DLTensor.from_address(get_pointer(capsule, b"dltensor"))
     if tensor.device_type != ON_CUDA:
         raise ProblemError(f"{label} is not on a CUDA device: move it there first")
+    if tensor.device_id != 0:
+        raise ProblemError(
+            f"{label} is on GPU {tensor.device_id}, and all is computed on the first visible one: move it"
+            f" there, or start Python with CUDA_VISIBLE_DEVICES={tensor.device_id}"
+        )
     dtype = DLPACK_DTYPES.get((tensor.type_code, tensor.type_bits))
     if dtype is None or tensor.type_lanes != 1:
         raise ProblemError(f"{label} has a dtype that no step computes in: use {', '.join(DTYPES)}")

@@ -257,13 +257,13 @@ def test_refuses_arrays_that_do_not_match():
 class FakeTensor:
     """A host array that claims to be a CUDA tensor, through a DLPack capsule of its own."""
 
-    def __init__(self, array, type_code, device_type=interchange.ON_CUDA):
+    def __init__(self, array, type_code, device_type=interchange.ON_CUDA, device_id=0):
         self.array = array
         self.shape = (ctypes.c_int64 * array.ndim)(*array.shape)
         strides = (stride // array.itemsize for stride in array.strides)
         self.strides = (ctypes.c_int64 * array.ndim)(*strides)
         self.tensor = interchange._DLTensor(
-            array.ctypes.data, device_type, 0, array.ndim, type_code, array.itemsize * 8, 1,
+            array.ctypes.data, device_type, device_id, array.ndim, type_code, array.itemsize * 8, 1,
             self.shape, self.strides, 0,
         )  # fmt: skip
 
@@ -301,6 +301,8 @@ def test_dlpack_of_another_layout_or_device_is_refused():
         interchange._from_dlpack("x", FakeTensor(array.T, 2))
     with pytest.raises(ProblemError, match="not on a CUDA device"):
         interchange._from_dlpack("x", FakeTensor(array, 2, device_type=1))
+    with pytest.raises(ProblemError, match=r"x is on GPU 1, .*: move it there, or .* CUDA_VISIBLE_DEVICES=1"):
+        interchange._from_dlpack("x", FakeTensor(array, 2, device_id=1))
     with pytest.raises(ProblemError, match="dtype that no step computes in"):
         interchange._from_dlpack("x", FakeTensor(array.astype(np.float64), 2))
 
@@ -311,7 +313,7 @@ def test_torch_tensors_on_torchs_stream(dtype):
     torch = pytest.importorskip("torch", reason="NOT RUN: torch is not installed")
     counts = (300, 0, 65, 129)
     x = torch.randn(sum(counts), 256, device="cuda", dtype=getattr(torch, dtype))
-    w = torch.randn(len(counts), 136, 256, device="cuda", dtype=getattr(torch, dtype))
+    w = torch.randn(len(counts), 136, 256, device="cuda", dtype=getattr(torch, dtype)).requires_grad_()
     offsets = torch.tensor(np.cumsum((0, *counts)), device="cuda", dtype=torch.int32)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

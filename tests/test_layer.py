@@ -292,6 +292,17 @@ def test_a_token_that_is_not_a_number_goes_nowhere(config):
         prepared.order.raise_if_bad()
 
 
+@pytest.mark.parametrize("step", ["tiled", pytest.param("persistent", marks=pytest.mark.slow)])
+def test_who_reads_the_counts_is_told_of_a_token_that_is_not_a_number(step):
+    problem = problem_of()
+    inputs = problem.inputs(7)
+    x = np.array(inputs.x)
+    x[3, 1] = np.nan
+    prepared = layer.prepare(problem, Config(step), inputs._replace(x=x))
+    with pytest.raises(RoutingError, match=rf"1 of {problem.num_tokens} tokens .* the first is token 3"):
+        launch_parts(prepared)
+
+
 def test_an_expert_that_is_not_a_number_spoils_its_own_tokens_only():
     problem = problem_of(router=TopK(1))
     inputs = problem.inputs(8)

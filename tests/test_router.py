@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from gemm_lessons import device
-from gemm_lessons.launch import Graph
+from gemm_lessons.launch import Graph, to_device
 from gemm_lessons.moe import balance, routing
 from gemm_lessons.moe.permute import prepare_permutation
 from gemm_lessons.moe.router import DeepSeek, ExpertChoice, Sinkhorn, Switch, TopK, TopP, sinkhorn_bias
 from gemm_lessons.moe.router_kernels import (
     prepare_drop_by_weight,
+    prepare_losses,
     prepare_router,
     prepare_update_bias,
 )
@@ -60,6 +61,9 @@ def adversarial(num_tokens, num_experts):
 # --- the oracles, against loops over tokens and experts that share no code with them ---------------------
 
 
+TELLING = ("usual", "all equal", "one expert takes all", "two values", "far below zero")
+
+
 def first_largest(values, count):
     """Indices of the largest values, found one by one, the first among equals."""
     left, found = list(values), []
@@ -80,8 +84,9 @@ def plain_sigmoid(value):
     return 1 / (1 + np.exp(-np.float64(value)))
 
 
-def test_top_k_takes_the_most_probable():
-    logits = random_logits(30, 6)
+@pytest.mark.parametrize("case", TELLING)
+def test_top_k_takes_the_most_probable(case):
+    logits = adversarial(30, 6)[case]
     routed, plain = TopK(3).route(logits), TopK(3, renormalise=False).route(logits)
     for token, row in enumerate(logits):
         probabilities = plain_softmax(row)
@@ -92,8 +97,9 @@ def test_top_k_takes_the_most_probable():
         np.testing.assert_allclose(routed.weights[token], np.array(share) / sum(share), rtol=1e-6)
 
 
-def test_top_p_stops_when_it_has_enough():
-    logits = random_logits(50, 6) * 2
+@pytest.mark.parametrize("case", TELLING)
+def test_top_p_stops_when_it_has_enough(case):
+    logits = adversarial(50, 6)[case] * 2
     routed = TopP(0.7, most=4).route(logits)
     for token, row in enumerate(logits):
         probabilities = plain_softmax(row)
@@ -106,7 +112,8 @@ def test_top_p_stops_when_it_has_enough():
         assert routed.experts[token].tolist() == chosen + [NO_EXPERT] * (4 - len(chosen))
         share = np.array([probabilities[e] for e in chosen] + [0.0] * (4 - len(chosen)))
         np.testing.assert_allclose(routed.weights[token], share / reached, rtol=1e-5)
-    assert {len(row[row >= 0]) for row in routed.experts} == {1, 2, 3}
+    if case == "usual":
+        assert {len(row[row >= 0]) for row in routed.experts} == {1, 2, 3}
 
 
 def test_top_p_of_one_expert_or_two_is_a_threshold():
@@ -116,8 +123,9 @@ def test_top_p_of_one_expert_or_two_is_a_threshold():
     assert np.array_equal(TopP(0.5, most=2).route(logits).experts[:, 1] == NO_EXPERT, sure)
 
 
-def test_deepseek_chooses_with_the_bias_and_weighs_without():
-    logits, bias = random_logits(40, 12), random_logits(1, 12, seed=1)[0]
+@pytest.mark.parametrize("case", TELLING[:-1])  # far below zero, scores are zero in float32
+def test_deepseek_chooses_with_the_bias_and_weighs_without(case):
+    logits, bias = adversarial(40, 12)[case], random_logits(1, 12, seed=1)[0]
     router = DeepSeek(k=3, num_groups=4, groups_kept=2, scale=2.5)
     routed = router.route(logits, bias)
     for token, row in enumerate(logits):
@@ -139,8 +147,9 @@ def test_deepseek_with_scores_of_zero_gives_weights_of_zero():
     assert not routed.weights.any()
 
 
-def test_experts_choose_their_best_tokens():
-    logits = random_logits(21, 4)
+@pytest.mark.parametrize("case", TELLING)
+def test_experts_choose_their_best_tokens(case):
+    logits = adversarial(21, 4)[case]
     routed = ExpertChoice(2.0).route(logits)
     probabilities = np.array([plain_softmax(row) for row in logits])
     for expert in range(4):
@@ -317,6 +326,32 @@ def test_losses_leave_out_what_is_not_finite():
     assert not balance.z_loss_gradient(spoilt)[4].any()
     empty = np.zeros((0, 5), np.float32)
     assert balance.switch_loss(empty, TopK(2).route(empty)) == balance.z_loss(empty) == 0.0
+
+
+@pytest.mark.parametrize("num_experts", [1, 5, 8, 40])
+@pytest.mark.parametrize(
+    "case", ["usual", "all equal", "one expert takes all", "not finite", "nothing is finite"]
+)
+def test_the_kernels_losses_are_the_oracles(case, num_experts):
+    logits = adversarial(21, max(num_experts, 4))[case][:, :num_experts]
+    router = TopK(min(2, num_experts))
+    routed = prepare_router(router, logits)
+    order = prepare_permutation(routed.experts, num_experts)
+    losses = prepare_losses(logits, order.counts)
+    seen = set()
+    for _ in range(100 if GPU else 2):
+        losses.losses.copy_to_device(np.full(2, np.nan, np.float32))
+        routed(), order(), losses()
+        seen.add(losses.losses.copy_to_host().tobytes())
+    assert len(seen) == 1
+    want = balance.switch_loss(logits, router.route(logits)), balance.z_loss(logits)
+    np.testing.assert_allclose(losses.losses.copy_to_host(), want, rtol=1e-5, atol=1e-6)
+
+
+def test_losses_of_no_tokens_are_zero():
+    losses = prepare_losses(np.zeros((0, 5), np.float32), to_device(np.zeros(5, np.int32)))
+    losses()
+    assert losses.losses.copy_to_host().tolist() == [0, 0]
 
 
 def test_a_balanced_load_has_a_loss_of_one():

@@ -22,7 +22,7 @@ from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, WGMMA_E4M3_BITS, Comparison, check_output, poisoned
 from gemm_lessons.launch import quantized_to_device, to_device
 from gemm_lessons.measure.machine import machine
-from gemm_lessons.measure.peers import torch_run, why_no_torch
+from gemm_lessons.measure.peers import bits_of_long_sums, torch_run, why_no_torch
 from gemm_lessons.measure.results import now
 from gemm_lessons.measure.roofline import Peaks, peaks
 from gemm_lessons.measure.runs import Run, run_of
@@ -180,6 +180,8 @@ def measure(gpu: CudaGpu, limits: Peaks, routing: str, dtype: str, w: Any, w_on_
         run = prepare()
         timing = time_calls([run.replay], gpu, Rules())
         bits = decode.MMA_BITS if name == "decode" else WGMMA_E4M3_BITS
+        if "scaled" in name:  # its fast accumulation never leaves the tensor core
+            bits = bits_of_long_sums(K)
         verdict = judge(run, gpu, judged_by, bits)
         percent = limits.percent_of_read(problem, timing.median_us)
         lines.append(

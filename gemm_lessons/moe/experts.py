@@ -33,6 +33,7 @@ from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS
 from gemm_lessons.launch import Launch, Part, Prepared, Stream, launch_parts, num_resident_blocks
 from gemm_lessons.moe import routed
+from gemm_lessons.moe.permute import PreparedPermutation
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
 from gemm_lessons.quantize import Quantized, QuantizedInputs
 from gemm_lessons.schedule import ceil_div
@@ -83,21 +84,26 @@ class Shape:
 
 @dataclass
 class HostCounts:
-    """The counts of the latest routing on the host: one read, for all steps that need them there.
+    """The counts of the latest routing on the host: read once, for all steps that need them there.
 
     Attributes:
-        offsets: int32 device array [num_experts + 1].
+        order: the permutation; its counts are read.
         counts: what was read last.
     """
 
-    offsets: Any
+    order: PreparedPermutation
     counts: tuple[int, ...] = field(default=())
 
     def __call__(self, stream: Stream) -> None:
-        """Wait for the stream, and read them."""
+        """Wait for the stream, and read them.
+
+        Raises:
+            RoutingError: tokens had logits that are not finite: who reads the counts is told.
+        """
         if stream and device.choose().is_gpu:
             stream.synchronize()
-        values = self.offsets.copy_to_host()
+        self.order.raise_if_bad()
+        values = self.order.offsets.copy_to_host()
         self.counts = tuple(int(count) for count in np.diff(values))
 
 

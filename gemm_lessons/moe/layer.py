@@ -480,7 +480,7 @@ def _products(
     """From the tokens to `buffers["out"]`, in float32 or bfloat16: stages, and what they keep alive."""
     E, D, F, rows = problem.num_experts, problem.width, problem.hidden, order.max_rows
     stages: _Stages = {}
-    host = experts.HostCounts(order.offsets)
+    host = experts.HostCounts(order)
     fused = config.activation == "epilogue"
     w_gate_up, w_down = to_device(activation.interleave(weights.gate, weights.up)), to_device(weights.down)
     buffers["hidden"] = to_device(poisoned(rows, F, problem.stored))
@@ -524,7 +524,7 @@ def _quantized_products(
     """The same in FP8: tokens are quantised before they are gathered, so that half the bytes are moved."""
     E, D, F, rows = problem.num_experts, problem.width, problem.hidden, order.max_rows
     stages: _Stages = {}
-    host = experts.HostCounts(order.offsets)
+    host = experts.HostCounts(order)
     fused = config.activation == "quantize"
     stacked = to_device(activation.interleave(weights.gate, weights.up))
     w_gate_up = quantize_on_device(stacked, WEIGHT_BLOCK)

@@ -611,7 +611,6 @@ class PreparedPermutation:
         Raises:
             RoutingError: tokens had logits that are not finite.
         """
-        cuda.synchronize()
         self.raise_if_bad()
         tally, offsets = self.tally.copy_to_host(), self.offsets.copy_to_host()
         E = self.config.num_experts
@@ -624,6 +623,7 @@ class PreparedPermutation:
         Raises:
             RoutingError: how many, and the first.
         """
+        cuda.synchronize()
         num_bad = int(self.tally.copy_to_host()[self.config.num_experts + 1])
         if num_bad:
             first = int(np.argwhere(self.experts.copy_to_host() == NOT_FINITE)[0, 0])

@@ -57,8 +57,8 @@ def bar_sync(ctx: Any, barrier: Any, num_threads: Any) -> None:
 
 
 def _setmaxnreg(action: str, count: int) -> Any:
-    @instruction(f"setmaxnreg.{action}.sync.aligned.u32 {count};", "", "void()")
-    def setmaxnreg(ctx: Any) -> None:
+    @instruction(f"setmaxnreg.{action}.sync.aligned.u32 {count};", "", "void()", scope="warpgroup")
+    def setmaxnreg(ctx: Any, calls: Any) -> None:
         """Give registers back to the block's pool, or wait for more from it; a whole warpgroup.
 
         PTX manual: setmaxnreg.

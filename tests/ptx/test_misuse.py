@@ -17,7 +17,7 @@ from gemm_lessons.ptx.mbarrier import (
     mbarrier_try_wait,
 )
 from gemm_lessons.ptx.shared import shared_address, st_shared_v4
-from gemm_lessons.ptx.sync import fence_proxy_async
+from gemm_lessons.ptx.sync import fence_proxy_async, setmaxnreg_dec
 from gemm_lessons.ptx.tma import (
     cp_async_bulk,
     fence_proxy_tensormap,
@@ -38,7 +38,7 @@ from gemm_lessons import sim
 
 STAGES, STEPS, TILE_BYTES = 2, 5, 64 * 128
 multiply, wait_all_products = wgmma_bf16[64], wgmma_wait[0]
-wait_for_stores = tma_store_wait_read[0]
+wait_for_stores, give = tma_store_wait_read[0], setmaxnreg_dec[40]
 
 
 @cuda.jit
@@ -220,6 +220,18 @@ def test_it_is_named_also_where_the_log_was_looked_at_between(monkeypatch):
 def test_a_store_that_outlives_its_block_is_named(how):
     with pytest.raises(sim.SimulatorError, match="a block ends, and nobody has waited for the TMA store"):
         store_boxes(how)
+
+
+@cuda.jit
+def give_registers(first_warps):
+    if cuda.threadIdx.x < 32 * first_warps:
+        give()
+
+
+def test_registers_are_given_by_whole_warpgroups():
+    Launch(give_registers, 1, 128, (np.int32(4),))()
+    with pytest.raises(sim.SimulatorError, match="setmaxnreg"):
+        Launch(give_registers, 1, 128, (np.int32(1),))()
 
 
 @cuda.jit
