@@ -3,7 +3,7 @@
     y = gemm_lessons.grouped_gemm(x, w, offsets)            y[o[g]:o[g+1]] = x[o[g]:o[g+1]] @ w[g].T
 
     prepared = prepare(x, w, offsets, out=y)                checks, tensor maps and compilation, once
-    prepared()                                              a launch: a few microseconds, graph-capturable
+    prepared()                                              a launch and no more, graph-capturable
 
     y = gemm_lessons.grouped_gemm(x, w, offsets, scales=(x_scales, w_scales))        FP8 in, bfloat16 out
 
@@ -49,8 +49,9 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
-# Tokens of an expert, on average, up to which `decode` is the fastest; the second beside wgmma, whose steps
-# read weights as fast from 8 tokens on, and go on doing so (docs/decode_log.md).
+# Tokens of an expert, on average, up to which `decode` is the fastest.  The second is for GPUs with wgmma:
+# its bfloat16 step reads weights as fast from 8 tokens on, and goes on doing so (docs/decode_log.md).  In FP8
+# `decode` loses to torch from 16 tokens on, and `hopper_fp8` has not been timed on so few.
 DECODE_TOKENS, DECODE_TOKENS_BESIDE_WGMMA = 16, 8
 # What `decode` takes: what K must be a multiple of, and the oldest compute capability.
 DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}

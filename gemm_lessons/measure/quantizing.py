@@ -53,7 +53,7 @@ class Line:
         copy_us: of a copy that reads and writes as many bytes.
         bytes: that must move: x, its values and its scales.
         gb_per_s: these bytes over the time.
-        percent_of_copy: speed over that of the copy, 0 to 100.
+        percent_of_copy: speed over that of the copy; of short kernels it may be above 100.
         right: equal to NumPy, bit for bit.
     """
 
