@@ -153,6 +153,12 @@ def test_right_on_a_thousand_random_problems(first):
         check_seed(seed)
 
 
+def test_many_empty_experts():
+    problem = problem_of(tuple(3 if g in (3, 40, 69) else 0 for g in range(70)))
+    inputs = draw_inputs(problem, 5)
+    prepared_of(problem, inputs).check(inputs).raise_if_wrong("67 of 70 experts are empty")
+
+
 @pytest.mark.parametrize("dtype", FEW_DTYPES)
 def test_what_is_not_a_number_stays_with_its_expert(dtype):
     problem = problem_of((BM + 3, 5, 0, 4), 34, 48, dtype)

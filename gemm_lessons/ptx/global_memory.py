@@ -49,7 +49,7 @@ def ld_global_v4_f32(ctx, address, inside):
     "float32(int64, int32)",
 )
 def ld_global_f32(ctx, address, inside):
-    """Load one float32, or zero where there is nothing to load; `ld_global_v4_f32` for odd addresses.
+    """Load one float32, or zero outside; any thread.  `ld_global_v4_f32` for addresses that are not aligned.
 
     PTX ISA, "Data Movement and Conversion Instructions: ld".
 

@@ -5,7 +5,7 @@ GEMM_LESSONS_DEVICE=compile python tests/ptx/emit.py
 
 import sys
 
-from numba import cuda, float32, uint8
+from numba import cuda, float32, uint8, uint32
 
 from gemm_lessons import compile_only
 from gemm_lessons.ptx.bits import as_float32, as_word
@@ -19,7 +19,14 @@ from gemm_lessons.ptx.cp_async import (
     cp_async_wait,
     evict_first,
 )
-from gemm_lessons.ptx.global_memory import ld_global_u8, ld_global_u32, st_global_v2, st_global_v4_f32
+from gemm_lessons.ptx.global_memory import (
+    ld_global_f32,
+    ld_global_u8,
+    ld_global_u32,
+    ld_global_v4_f32,
+    st_global_v2,
+    st_global_v4_f32,
+)
 from gemm_lessons.ptx.integer import div_u32, late
 from gemm_lessons.ptx.matrix import (
     ldmatrix_x4,
@@ -52,6 +59,7 @@ from gemm_lessons.ptx.shared import (
     st_shared_v4,
 )
 from gemm_lessons.ptx.special_functions import ex2_approx, rcp_approx
+from gemm_lessons.ptx.special_registers import globaltimer, smid, tid_x
 from gemm_lessons.ptx.sync import (
     bar_sync,
     cluster_rank,
@@ -157,6 +165,10 @@ def every_instruction(address, words, sums):
     words[6], words[7] = e4m3_to_f16(words[5])
     st_global_v4_f32(address, ld_shared_f32(there), e, f, g)
     fence_acq_rel_gpu()
+    e, f, g, h = ld_global_v4_f32(address, words[5])
+    sums[10], sums[11] = e + f + g + h, ld_global_f32(address, words[4])
+    words[8], words[9] = smid(), tid_x()
+    words[10] = uint32(globaltimer())
     st_global_v2(address, ld_global_u32(address, words[5]), ld_global_u8(address, words[4]))
 
 

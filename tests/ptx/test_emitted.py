@@ -89,6 +89,11 @@ EMITTED = (
     r"cvt\.rn\.satfinite\.e4m3x2\.f32 t, %f\d+, %f\d+; cvt\.u32\.u16 %r\d+, t;",
     r"cvt\.rn\.f16x2\.e4m3x2 halves, pair;",
     r"st\.global\.v2\.u32 \[%rd\d+\], \{%r\d+, %r\d+\};",
+    r"@inside ld\.global\.v4\.f32 \{(%f\d+, ){3}%f\d+\}, \[%rd\d+\];",
+    r"@inside ld\.global\.f32 %f\d+, \[%rd\d+\];",
+    r"mov\.u32 %r\d+, %smid;",
+    r"mov\.u32 %r\d+, %tid\.x;",
+    r"mov\.u64 %rd\d+, %globaltimer;",
     r"@inside ld\.global\.u32 %r\d+, \[%rd\d+\];",
     r"@inside ld\.global\.u8 %r\d+, \[%rd\d+\];",
 )
