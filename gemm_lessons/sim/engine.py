@@ -318,9 +318,8 @@ class Engine(Ordering, Witness):
         while block.agents:
             self._complete(block)
         for agent in block.owed:
-            if agent.owed:
-                place = place_of(*agent.at)
-                self.find("misuse", messages.nobody_waited(agent.name, place), place, agent.actor)
+            place = place_of(*agent.at)
+            self.find("misuse", messages.nobody_waited(agent.name, place), place, agent.actor)
         self._active.remove(block)
         for root in block.shared.roots:
             root.free()
@@ -478,9 +477,8 @@ class Engine(Ordering, Witness):
         party = self.party
         agent = Agent(next(self._agent_numbers), party.block, party.published(), name, action)
         agent.at = self.spot()
-        agent.owed = owed
         if owed:
-            party.block.owed.append(agent)
+            party.block.owed[agent] = None
         if party.shown is not None:
             self.segments.show(agent.number, party.shown)
         self.agents.append(agent)

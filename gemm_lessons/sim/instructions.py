@@ -276,7 +276,7 @@ class _ThreadContext(Context):
         if not isinstance(completion, Agent):
             raise InstructionError("join() takes what later() returned")
         self.wait_until(lambda: completion.done, reason)
-        completion.owed = False
+        completion.block.owed.pop(completion, None)
         self._engine.learn(self._party, completion.published())
 
 

@@ -7,11 +7,13 @@ with plain accesses, not with each other.
 
 Most pairs are ordered for a simple reason (same thread; same block and a barrier in between) that
 NumPy decides for all at once. What is left is asked of :meth:`clocks.Segments.ordered`, once for
-each pair of segment and clock.
+each pair of segment and clock. Of a thread's write and an agent's read in shared memory that are
+ordered, :meth:`clocks.Segments.visible` says whether a proxy fence lies between.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -160,25 +162,13 @@ class RaceDetector:
         first, second, a, b = first[open_], second[open_], a[open_], b[open_]
         if not len(a):
             return []
-        racy = ~self._ordered(a, self._segments.column("clock")[b])
+        racy = ~_ask(self._segments.ordered, a, self._segments.column("clock")[b])
         hidden = ~racy & (block[a] >= 0) & (block[b] < 0) & (kind[first] != READ) & (kind[second] == READ)
         hidden &= columns.address[second] >= SHARED_LOG
-        hidden[hidden] = ~self._visible(a[hidden], b[hidden])
+        hidden[hidden] = ~_ask(self._segments.visible, a[hidden], b[hidden])
         races = self._summary(columns, first[racy], second[racy])
         unfenced = self._summary(columns, first[hidden], second[hidden])
         return races + [replace(race, unfenced=True) for race in unfenced]
-
-    def _visible(self, writes: np.ndarray, reads: np.ndarray) -> np.ndarray:
-        pairs, inverse = np.unique(np.stack([writes, reads]), axis=1, return_inverse=True)
-        answers = [self._segments.visible(write, read) for write, read in pairs.T.tolist()]
-        return np.array(answers, dtype=bool)[inverse.reshape(-1)]
-
-    def _ordered(self, segments: np.ndarray, clocks: np.ndarray) -> np.ndarray:
-        width = int(clocks.max()) + 1
-        questions, inverse = np.unique(segments * width + clocks, return_inverse=True)
-        ordered = self._segments.ordered
-        answers = [ordered(q // width, q % width) for q in questions.tolist()]
-        return np.array(answers, dtype=bool)[inverse]
 
     def _summary(self, columns: _Columns, first: np.ndarray, second: np.ndarray) -> list[Race]:
         if not len(first):
@@ -227,6 +217,14 @@ class RaceDetector:
             & (kept.address[1:] == kept.address[:-1])
         )
         return kept.pick(~same)
+
+
+def _ask(question: Callable[[int, int], bool], first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The answer for each pair of numbers; equal pairs are asked once."""
+    width = int(second.max(initial=0)) + 1
+    pairs, inverse = np.unique(first * width + second, return_inverse=True)
+    answers = [question(*divmod(pair, width)) for pair in pairs.tolist()]
+    return np.array(answers, dtype=bool)[inverse]
 
 
 def _concatenate(one: _Columns, two: _Columns) -> _Columns:

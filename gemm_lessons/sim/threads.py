@@ -118,10 +118,9 @@ class Agent(Party):
         action: What it does.
         done: Whether it has happened.
         at: The instruction that started it.
-        owed: Whether a thread must wait for it before its block ends, and none has.
     """
 
-    __slots__ = ("action", "at", "done", "name", "owed")
+    __slots__ = ("action", "at", "done", "name")
 
     def __init__(
         self, number: int, block: Block, clock: Clock, name: str, action: Callable[..., None]
@@ -130,7 +129,6 @@ class Agent(Party):
         self.name = name
         self.action = action
         self.done = False
-        self.owed = False
         self.at: tuple[CodeType, int]
 
     @property
@@ -179,7 +177,7 @@ class Block:
         meetings: Warps and groups that wait for members.
         waiters: Threads that wait for a condition.
         agents: Asynchronous work in flight.
-        owed: Asynchronous work that a thread must wait for before the block ends.
+        owed: Asynchronous work that a thread must wait for before the block ends, and none has; in order.
         cluster_rank: In its cluster.
         sm: The virtual SM.
         start: Virtual time of the first step.
@@ -220,7 +218,7 @@ class Block:
         self.meetings: dict[Hashable, Meeting] = {}
         self.waiters: list[Thread] = []
         self.agents: list[Agent] = []
-        self.owed: list[Agent] = []
+        self.owed: dict[Agent, None] = {}
         self.shared = shared
         self.cluster_rank = 0
         self.sm = sm
