@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gemm_lessons.measure import quantizing
-from gemm_lessons.measure.quantizing import FOLDER, SHAPES, measure
+from gemm_lessons.measure.quantizing import FOLDER, SHAPES, measure, measure_turn
 from gemm_lessons.quantize_kernels import prepare
 
 
@@ -30,6 +30,14 @@ def test_a_line_counts_what_must_move(steady, shape, block):
     assert line.percent_of_copy == pytest.approx(90)
     assert line.gb_per_s == pytest.approx(line.bytes / 100e-6 / 1e9)
     assert line.right
+
+
+def test_turned_scales_are_read_and_written_once(steady, monkeypatch):
+    line = measure_turn(None, "tiny", (6, 300))
+    assert (line.kernel, line.shape, line.bytes) == ("turn", (6, 3), 2 * 4 * 18)
+    assert line.right
+    monkeypatch.setattr(quantizing, "prepare_turn", lambda scales, turned: lambda stream: None)
+    assert not measure_turn(None, "tiny", (6, 300)).right
 
 
 def test_a_wrong_result_is_noticed(steady, monkeypatch):

@@ -3,7 +3,8 @@
     python -m gemm_lessons.measure.quantizing           on a GPU: writes measure/studies/quantize-DEVICE.json
 
 Each kernel is timed by the protocol of `timing`, as is a device-to-device copy that reads and writes as many
-bytes together.  The result is then compared with NumPy, bit for bit.
+bytes together.  The result is then compared with NumPy, bit for bit.  So is what `hopper_fp8` launches before
+its product where scales of x do not come turned.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from gemm_lessons.measure.machine import machine
 from gemm_lessons.measure.results import label_of, now
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
 from gemm_lessons.problem import DTYPES
-from gemm_lessons.quantize import ROW_BLOCK, WEIGHT_BLOCK, quantize
-from gemm_lessons.quantize_kernels import prepare
+from gemm_lessons.quantize import ROW_BLOCK, WEIGHT_BLOCK, quantize, turn_scales
+from gemm_lessons.quantize_kernels import prepare, prepare_turn
+from gemm_lessons.schedule import ceil_div
 
 FOLDER = Path(__file__).parent / "studies"
 COMMAND = "python -m gemm_lessons.measure.quantizing"
@@ -37,6 +39,7 @@ SHAPES = (  # name, shape, block
     ("weights of S", (8, 2048, 2048), WEIGHT_BLOCK),
     ("weights of 8 experts, gate and up", (8, 4096, 7168), WEIGHT_BLOCK),
 )
+FAST = ("rows", "tiles")  # kernels that quantise at memory speed
 MOST_COMPARED = 2**24  # elements that NumPy quantises again; of larger arrays, the first rows
 
 
@@ -46,12 +49,12 @@ class Line:
 
     Attributes:
         name: of the shape.
-        shape: of x.
-        dtype: of x.
-        kernel: "rows", "tiles" or "plain".
-        median_us: of quantising.
+        shape: of x; of its scales, where they are turned.
+        dtype: of x, or of the scales.
+        kernel: "rows", "tiles", "plain" or "turn".
+        median_us: of one call.
         copy_us: of a copy that reads and writes as many bytes.
-        bytes: that must move: x, its values and its scales.
+        bytes: that must move: x, its values and its scales; or the scales, twice.
         gb_per_s: these bytes over the time.
         percent_of_copy: speed over that of the copy; of short kernels it may be above 100.
         right: equal to NumPy, bit for bit.
@@ -96,6 +99,23 @@ def measure(
     )  # fmt: skip
 
 
+def measure_turn(gpu: CudaGpu, name: str, shape: tuple[int, ...]) -> Line:
+    """Time turning the scales of a matrix of this shape, and compare the result with NumPy."""
+    scales = np.random.default_rng(0).random((shape[0], ceil_div(shape[1], ROW_BLOCK[1])), np.float32)
+    want = turn_scales(scales)
+    turned = to_device(np.full_like(want, np.nan))
+    turn = prepare_turn(to_device(scales), turned)
+    assert turn, "no shape is empty"
+    timing = time_calls([turn], gpu, Rules())
+    moved = 2 * scales.nbytes
+    copied = time_calls([_copy(gpu, moved // 2)], gpu, Rules())
+    right = bool((turned.copy_to_host() == want).all())
+    return Line(
+        name, scales.shape, "float32", "turn", timing.median_us, copied.median_us, moved,
+        moved / timing.median_us / 1e3, 100 * copied.median_us / timing.median_us, right,
+    )  # fmt: skip
+
+
 def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str, list[Line]]:
     """Some shapes, timed on this GPU; without one, as they were recorded.
 
@@ -110,7 +130,7 @@ def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str
         return f"{device.choose().name}, now", timed
     newest = max((json.loads(path.read_text("utf-8")) for path in FOLDER.glob("quantize-*.json")), key=_date)
     lines = [Line(**{**line, "shape": tuple(line["shape"])}) for line in newest["lines"]]
-    kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel != "plain"]
+    kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel in FAST]
     return f"recorded on {label_of(newest['machine'], _date(newest))}", kept
 
 
@@ -142,6 +162,7 @@ def main() -> None:
     ]
     name, shape, block = SHAPES[2]
     lines.append(measure(gpu, name, shape, block, "bfloat16", "plain"))
+    lines += [measure_turn(gpu, name, shape) for name, shape, block in SHAPES if block == ROW_BLOCK]
     record = {
         "command": COMMAND,
         "machine": machine(),
