@@ -48,6 +48,15 @@ def weights(dtype):
     return scaled, quantized_to_device(scaled)
 
 
+def test_fewer_experts_have_the_first_weights():
+    values = decoding.draw((3, 128, 128), "float8_e4m3fn", 1)
+    w = decoding.scales_of(values, (128, 128), 2)
+    few = decoding.first_experts(w, 2)
+    assert (few.values.shape[0], few.scales.shape[0], few.block) == (2, 2, w.block)
+    assert np.shares_memory(few.values, values)
+    assert decoding.first_experts(values, 1).shape == (1, 128, 128)
+
+
 def lines_of(dtype):
     return decoding.measure(FakeGpu(), PEAKS, "small", dtype, *weights(dtype))
 

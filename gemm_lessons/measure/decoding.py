@@ -2,10 +2,10 @@
 
     python -m gemm_lessons.measure.decoding             on a GPU: writes measure/studies/decode-DEVICE.json
 
-The weights of eight experts, 4096 x 7168 each, meet different numbers of tokens, in bfloat16 and in FP8:
-steps of the ladder and torch by the protocol of `timing`, all on the same weights.  torch scales FP8 by
-rows, the steps by blocks; both read the same bytes.  Outputs are compared with the oracle for the first 128
-features and the last 128, those of torch in FP8 with what sums of 14 bits may be off.
+The weights of eight experts and fewer, 4096 x 7168 each, meet different numbers of tokens, in bfloat16 and
+in FP8: steps of the ladder and torch by the protocol of `timing`, all on the same weights.  torch scales
+FP8 by rows, the steps by blocks; both read the same bytes.  Outputs are compared with the oracle for the
+first 128 features and the last 128, those of torch in FP8 with what sums of 14 bits may be off.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ ROUTINGS: dict[str, tuple[int, ...]] = {
     "decode": DECODE,
     "half of the experts empty": (9, 0, 0, 4, 12, 0, 5, 0),
     **{f"{tokens} each": (tokens,) * len(DECODE) for tokens in (1, 8, 16, 32, 64)},
+    # 32 tiles of 128 features each: fewer than there are SMs
+    **{f"one expert, {tokens}": (tokens,) for tokens in (8, 16, 64)},
+    **{f"{name} experts, 16 each": (16,) * count for name, count in (("two", 2), ("four", 4))},
 }
 DTYPE_NAMES = ("bfloat16", "float8_e4m3fn")
 DRAWN = 2**22  # random values; the weights repeat them
@@ -107,6 +110,13 @@ def some_features(inputs: Inputs | QuantizedInputs, first: int) -> Inputs | Quan
     return QuantizedInputs(inputs.x, Quantized(inputs.w.values[:, chosen], scales, inputs.w.block))
 
 
+def first_experts(w: Any, count: int) -> Any:
+    """The weights of the first experts, in the memory where all of them are."""
+    if isinstance(w, Quantized):
+        return w._replace(values=w.values[:count], scales=w.scales[:count])
+    return w[:count]
+
+
 def judge(run: Run, gpu: CudaGpu, inputs: Inputs | QuantizedInputs, bits: int) -> Comparison:
     """Replay once, after timing, and compare the first 128 features and the last with the oracle."""
     run.poison()
@@ -167,6 +177,7 @@ def programs(
 def measure(gpu: CudaGpu, limits: Peaks, routing: str, dtype: str, w: Any, w_on_device: Any) -> list[Line]:
     """Time every program on one routing."""
     counts = ROUTINGS[routing]
+    w, w_on_device = (first_experts(one, len(counts)) for one in (w, w_on_device))
     problem = GroupedProblem(counts, N, K, dtype, name=routing)
     x: Any = draw((problem.total_tokens, K), dtype, 1)
     inputs: Any = Inputs(x, w)
