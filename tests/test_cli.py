@@ -193,3 +193,18 @@ def test_doctor_survives_a_demand_that_cannot_be_met():
     assert done.returncode == 1
     assert "GEMM_LESSONS_DEVICE='nonsense' is not known" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_other_libraries_are_timed_right_after_the_steps_of_a_workload():
+    order = []
+
+    class Noted:
+        def ladder(self, problem, steps):
+            order.append((problem.name, "steps"))
+
+        def peers(self, problem):
+            order.append((problem.name, "peers"))
+
+    problems = [GroupedProblem((3,), 8, 8, name=name) for name in ("one", "two")]
+    cli._run_bench(Noted(), problems, {}, peers=True)
+    assert order == [(name, what) for name in ("one", "two") for what in ("steps", "peers")]
