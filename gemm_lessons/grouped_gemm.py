@@ -10,14 +10,15 @@
 | dtype              | GPU                                   | step          |
 |--------------------|---------------------------------------|---------------|
 | bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and      | `decode`      |
-|                    | up to 8 tokens an expert on average   |               |
-|                    | (16 where no wgmma step fits)         |               |
+|                    | up to 16 tokens an expert on average  |               |
+|                    | (8 where `hopper` fits, too)          |               |
 | bfloat16           | compute capability 9.0, N and K % 8   | `hopper`      |
 | bfloat16           | 8.0 and newer                         | `tensor_core` |
 | float16            | 7.5 and newer                         | `tensor_core` |
 | float32            | any                                   | `tiled`       |
 | float8_e4m3fn      | 8.9 and newer, K % 16, N % 2, scales  | `decode`      |
-|                    | by blocks, and few tokens, as above   |               |
+|                    | by blocks, up to 16 tokens, as above  |               |
+|                    | (4 where `hopper_fp8` fits, too)      |               |
 | float8_e4m3fn      | compute capability 9.0, K % 16, N % 8 | `hopper_fp8`  |
 | float8_e4m3fn      | any                                   | `tiled_fp8`   |
 
@@ -49,10 +50,9 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
-# Tokens of an expert, on average, up to which `decode` is the fastest.  The second is for GPUs with wgmma:
-# its bfloat16 step reads weights as fast from 8 tokens on, and goes on doing so (docs/decode_log.md).  In FP8
-# `decode` loses to torch from 16 tokens on, and `hopper_fp8` has not been timed on so few.
-DECODE_TOKENS, DECODE_TOKENS_BESIDE_WGMMA = 16, 8
+# Tokens of an expert, on average, up to which `decode` is the fastest; and beside the steps with wgmma, which
+# read weights as fast from there on, and go on doing so (docs/decode_log.md).
+DECODE_TOKENS, DECODE_TOKENS_BESIDE_WGMMA = 16, {"bfloat16": 8, "float8_e4m3fn": 4}
 # What `decode` takes: what K must be a multiple of, and the oldest compute capability.
 DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}
 READ_OFFSETS = (
@@ -95,8 +95,8 @@ def choose_step(
     generation = "{}.{}".format(*compute_capability)
     if dtype == "float32":
         return Choice("tiled", "float32 has no tensor cores without losing digits")
-    beside_wgmma = compute_capability[0] == 9 and dtype != "float16" and N % 8 == 0
-    few = DECODE_TOKENS_BESIDE_WGMMA if beside_wgmma else DECODE_TOKENS
+    beside_wgmma = compute_capability[0] == 9 and N % 8 == 0
+    few = DECODE_TOKENS_BESIDE_WGMMA.get(dtype, DECODE_TOKENS) if beside_wgmma else DECODE_TOKENS
     if dtype in DECODED and tokens <= few and not whole_rows:
         pieces, oldest = DECODED[dtype]
         if compute_capability >= oldest and K % pieces == 0 and N % 2 == 0:
