@@ -32,7 +32,7 @@ from gemm_lessons.measure.results import now
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
-WORKERS = str(max(4, min(8, (os.cpu_count() or 1) // 4)))  # most of the time is spent compiling
+WORKERS = str(max(4, min(10, (os.cpu_count() or 1) // 3)))  # most of the time is spent compiling
 TESTS = {  # what pytest is told, by the name of its log; one process each: a GPU's error ends its process
     "instructions": ("tests/ptx",),
     "kernels": (
