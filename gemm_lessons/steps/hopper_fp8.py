@@ -325,14 +325,17 @@ def make_kernel(config: Config) -> Any:
                 wait(barriers + FULL + 8 * stage, phase)
                 tile, here = uint32(ring + stage * STAGE_BYTES), uint32(scales + stage * STAGE_SCALES)
                 weight = float32(0)
-                if num_parts > 0:
+                if num_parts > 0 and thread & 31 == 0:  # why one lane: who says that it has read it
                     weight = ld_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES))
                 w = matrix_descriptor(tile + X_BYTES)
                 for i in range(num_parts):
                     # why before the products: their issue should not wait for these numbers
-                    upper = weight * ld_shared_f32(here + i * SCALE_BYTES)
-                    lower = weight * ld_shared_f32(here + i * SCALE_BYTES + 32)  # eight tokens on
+                    upper = ld_shared_f32(here + i * SCALE_BYTES)
+                    lower = ld_shared_f32(here + i * SCALE_BYTES + 32)  # eight tokens on
                     start(part, matrix_descriptor(tile + (first + i * NEXT_PART) * ROW_BYTES), w, i > 0)
+                    if i == 0:  # why here: it takes its time while the tensor cores are busy
+                        weight = cuda.shfl_sync(ALL_LANES, weight, 0)
+                    upper, lower = weight * upper, weight * lower
                     wait_for_products()
                     if i == num_parts - 1:
                         cuda.syncwarp()  # why: the whole warp must have read its scales
