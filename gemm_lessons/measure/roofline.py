@@ -113,12 +113,12 @@ def _read_cache() -> dict[str, Any]:
 
 def measure(gpu: CudaGpu) -> Peaks:
     """Measure every limit of the chosen GPU."""
+    copy, read = _bandwidths(gpu)  # why first: behind products, which are bound by power, clocks are low
     flops, missing = _matmul_peaks(gpu)
     flops["float32"] = _fma_peak(gpu)
     for dtype in ("float16", "bfloat16"):
         if device.choose().compute_capability >= (8, 0):
             flops[f"{dtype}, mma.sync"] = mma_peak(gpu, dtype)
-    copy, read = _bandwidths(gpu)
     return Peaks(copy, read, flops, missing)
 
 
