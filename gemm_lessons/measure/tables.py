@@ -115,35 +115,35 @@ def ladder(record: Record, workload: str) -> Table:
     return table
 
 
-def beside(record: Record, step: str, peer: str, padded: str) -> Table:
-    """A step on every workload that it was timed on, as a share of a peer's time, and against padding.
+def beside(record: Record, step: str, peer: str, other: str) -> Table:
+    """A step on every workload that it was timed on, as a share of a peer's time, and against another.
 
     Args:
         record: of one run.
         step: whose table it is.
         peer: the library call that does the same work.
-        padded: the library call that does it on the padded batch.
+        other: a library call that does more, such as the padded batch, or less, such as sums of few bits.
     """
     table = Table(
         f"{step} beside {peer} in the same run, {record.dtype} ({record.label})",
         ("workload", "N, K", "µs", "± µs", "useful TFLOP/s", "% of roof", f"{peer}: µs", "ours / its",
-         f"{padded}: µs", "its / ours"),
+         f"{other}: µs", "its / ours"),
     )  # fmt: skip
     for workload, problem in record.problems.items():
         own = record.find(workload, step)
         if own is None or not own.median_us:
             continue
-        same, wasteful = (record.find(workload, name, "peer") for name in (peer, padded))
+        same, second = (record.find(workload, name, "peer") for name in (peer, other))
         over = f"{own.median_us / same.median_us:.2f}" if same and same.median_us else NOT_MEASURED
         table.rows.append(
             (
                 workload, f"{problem['N']}, {problem['K']}", number(own.median_us), number(own.iqr_us),
                 number(own.useful_tflops), number(own.percent_of_roofline, "%"),
                 number(same.median_us if same else None), over,
-                number(wasteful.median_us if wasteful else None), _ratio(wasteful, own),
+                number(second.median_us if second else None), _ratio(second, own),
             )
         )  # fmt: skip
-        for one in (same, wasteful):
+        for one in (same, second):
             if one and one.reason:
                 table.notes.append(f"{one.name} on {workload}: {one.status.upper()}, {one.reason}")
     if any(NOT_MEASURED in row for row in table.rows):
