@@ -42,6 +42,17 @@ def test_what_the_sanitizer_says(sanitizer, tmp_path, output, code, status):
     assert output.strip("= ") in result.detail
 
 
+def test_a_finding_is_named(sanitizer, tmp_path):
+    output = """========= COMPUTE-SANITIZER
+what the program prints
+========= Error: Race reported between Write access at kernel+0x10
+=========     and Read access at kernel+0x20 [1 hazards]
+=========
+========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"""
+    detail = gpu_check.sanitize("racecheck", sanitizer(output, gpu_check.FOUND_SOMETHING), tmp_path, 20).detail
+    assert "Write access at kernel+0x10, and Read access at kernel+0x20" in detail
+
+
 def test_a_hang_is_a_failure(tmp_path):
     path = tmp_path / "compute-sanitizer"
     path.write_text("#!/bin/sh\nexec sleep 60\n")

@@ -102,6 +102,13 @@ def gpu_tests(name: str, places: tuple[str, ...], folder: Path, limit: int) -> R
     return Result(name, "ok" if code == 0 else "failed", detail, seconds)
 
 
+def first_finding(text: str) -> str:
+    """What compute-sanitizer reports first, and where: two lines of its output; empty if it found nothing."""
+    said = [line.strip("= ") for line in text.splitlines() if line.startswith("=========")]
+    found = [line for line in said if line and "COMPUTE-SANITIZER" not in line and "SUMMARY:" not in line]
+    return ", ".join(found[:2])
+
+
 def sanitize(tool: str, sanitizer: str, folder: Path, limit: int) -> Result:
     """Every step on small ragged problems under one tool of compute-sanitizer."""
     log = folder / f"{tool}.log"
@@ -119,7 +126,7 @@ def sanitize(tool: str, sanitizer: str, folder: Path, limit: int) -> Result:
         return Result(tool, "not run", f"compute-sanitizer does not work here: {last}", seconds)
     if code == 0:
         return Result(tool, "ok", summaries[-1], seconds)
-    why = "" if code == FOUND_SOMETHING else ", but a step did not run or was wrong"
+    why = f": {first_finding(text)}" if code == FOUND_SOMETHING else ", but a step did not run or was wrong"
     return Result(tool, "failed", f"{summaries[-1]}{why}; see {log}", seconds)
 
 
