@@ -49,8 +49,9 @@ what the program prints
 =========     and Read access at kernel+0x20 [1 hazards]
 =========
 ========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)"""
-    detail = gpu_check.sanitize("racecheck", sanitizer(output, gpu_check.FOUND_SOMETHING), tmp_path, 20).detail
-    assert "Write access at kernel+0x10, and Read access at kernel+0x20" in detail
+    tool = sanitizer(output, gpu_check.FOUND_SOMETHING)
+    result = gpu_check.sanitize("racecheck", tool, tmp_path, 20)
+    assert "Write access at kernel+0x10, and Read access at kernel+0x20" in result.detail
 
 
 def test_a_hang_is_a_failure(tmp_path):
