@@ -7,7 +7,13 @@ Needs `GEMM_LESSONS_DEVICE=compile` and the compiler's wheels (extra `cu13` or `
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +61,28 @@ def missing() -> str:
     except (ImportError, RuntimeError, OSError) as error:
         return f"the CUDA compiler's wheels are missing (pip install 'gemm-lessons[cu13]'): {error}"
     return ""
+
+
+def find_nvdisasm() -> str | None:
+    """NVIDIA's disassembler from PATH, a CUDA toolkit or the wheel nvidia-cuda-nvdisasm; None without one."""
+    places = [Path("/usr/local/cuda/bin/nvdisasm")]
+    for folder in map(Path, sys.path):
+        places += folder.glob("nvidia/cu*/bin/nvdisasm")
+    found = next((str(place) for place in places if place.is_file()), None)
+    return shutil.which("nvdisasm") or found
+
+
+def count_instructions(cubin: bytes, nvdisasm: str) -> Counter[str]:
+    """How many times each instruction of the machine stands in a kernel, by its name, such as HGMMA.
+
+    Raises:
+        subprocess.CalledProcessError: the disassembler does not know this machine code.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        text = subprocess.run([nvdisasm, str(path)], check=True, capture_output=True, text=True).stdout
+    return Counter(re.findall(r"^ +/\*[0-9a-f]{4,}\*/ +(?:@!?U?P[0-9T]+ +)?([A-Z0-9]+)", text, re.MULTILINE))
 
 
 def compile_kernel(

@@ -265,6 +265,7 @@ def main(part: str) -> int:
     work += fp8_kernels()
     work += quantizing_kernels()
     work += quantizing_activations()
+    nvdisasm = compile_only.find_nvdisasm()
     for name, kernel, signature, compute_capability in work:
         if is_core(name, compute_capability) != (part == "core"):
             continue
@@ -285,6 +286,9 @@ def main(part: str) -> int:
             "wgmma": compiled.ptx.count("wgmma.mma_async"),
             "e4m3": compiled.ptx.count(".f32.e4m3.e4m3"),
         }
+        if nvdisasm and facts["wgmma"]:
+            machine = compile_only.count_instructions(compiled.cubin, nvdisasm)
+            facts |= {name: machine[name] for name in ("HGMMA", "QGMMA")}
         print(json.dumps(facts), flush=True)
     return 0
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gemm_lessons.compile_only import find_nvdisasm
+
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -85,6 +87,16 @@ def test_the_fp8_kernels_multiply_bytes_with_wgmma(compiled):
     parts = {256: 2 + 1, 128: 1, 64: 1}
     names = ((BM, f"fp8 on Hopper, BM = {BM}{rows}") for BM in parts for rows in ("", ", whole rows"))
     assert found == of_these(compiled, {name: 4 * parts[BM] for BM, name in names})
+
+
+def test_the_machine_code_has_every_wgmma_that_was_written(compiled):
+    if not find_nvdisasm():
+        pytest.skip("NOT RUN: nvdisasm was not found (CUDA toolkit, or pip install nvidia-cuda-nvdisasm)")
+    hopper = [facts for facts in compiled if facts["wgmma"]]
+    assert hopper
+    for facts in hopper:
+        bytes_too = facts["e4m3"]  # QGMMA multiplies bytes, HGMMA 16-bit values
+        assert (facts["QGMMA"], facts["HGMMA"]) == (bytes_too, facts["wgmma"] - bytes_too), facts
 
 
 def test_the_tensor_core_kernels_multiply_with_mma(compiled):

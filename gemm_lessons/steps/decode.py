@@ -19,11 +19,13 @@ has a role, no copy engine is needed.
 
 Why it should help: with four tokens a weight takes part in four multiply-adds, and a GPU can do two
 hundred in the time of reading it. Only memory counts. Bytes in flight = bandwidth x latency = 4.8 TB/s
-x 0.8 us = 3.8 MB, 29 KB on each of 132 SMs, if no request had to queue; two rings keep 144 KB on their way.
+x 0.8 us = 3.8 MB, 29 KB on each of 132 SMs, if no request had to queue; two rings keep 96 KB on their way.
 DRAM wants to be read in long pieces: 512 bytes of a row at a time, where 128 cost a tenth of the speed.
 
 When it will not: many tokens. Each tile reads its tokens from L2 again, half as many bytes as it reads of
-weights at 64 tokens; an expert with more has its weights read once for each 64.
+weights at 64 tokens; an expert with more has its weights read once for each 64. And in FP8 half the bytes
+need more instructions, which convert: there an H200's warps wait for each other, not for memory. Shares of
+equal bytes end at different times, for SMs differ; handing out the last of them by tickets costs as much.
 
 What to measure: bytes per second over those of a kernel that only reads; slab_bytes of 128, 256 and 512;
 num_stages and blocks_per_sm; 1, 8, 16, 32 and 64 tokens per expert, with empty experts between.
