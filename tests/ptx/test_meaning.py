@@ -36,6 +36,7 @@ from gemm_lessons.ptx.matrix import (
 )
 from gemm_lessons.ptx.mbarrier import (
     fence_mbarrier_init,
+    mbarrier_arrive_cluster,
     mbarrier_arrive_expect_tx,
     mbarrier_init,
     mbarrier_try_wait,
@@ -55,6 +56,7 @@ from gemm_lessons.ptx.tma import (
     fence_proxy_tensormap,
     tma_load_2d,
     tma_load_2d_multicast,
+    tma_prefetch_2d,
     tma_store_2d,
     tma_store_commit,
     tma_store_wait,
@@ -494,27 +496,35 @@ def test_a_map_that_lies_where_another_one_lay_is_read_anew():
 
 
 @cuda.jit
-def share_a_box(maps, out):
-    """Rank 0 loads a box into both blocks of its cluster."""
+def share_a_box(maps, out, readers):
+    """Rank 0 loads a box into both blocks of its cluster, and waits until both have read it."""
     s_raw = cuda.shared.array(0, uint8)
-    s_barrier = cuda.shared.array(1, uint64)
+    s_barriers = cuda.shared.array(2, uint64)
     t = cuda.threadIdx.x
-    barrier, box = shared_address(s_barrier), (shared_address(s_raw) + 1023) & -1024
+    barrier, box = shared_address(s_barriers), (shared_address(s_raw) + 1023) & -1024
+    was_read = uint32(barrier + 8)
     if t == 0:
         mbarrier_init(barrier, 1)
+        mbarrier_init(was_read, 2)
         fence_mbarrier_init()
         for i in range(maps.shape[0]):
             fence_proxy_tensormap(address_of(maps, (i, 0)))
         mbarrier_arrive_expect_tx(barrier, BOX_BYTES)
     cluster_sync()
     if t == 0 and cluster_rank() == 0:
+        tma_prefetch_2d(address_of(maps, (0, 0)), 0, 0)
         tma_load_2d_multicast(box, address_of(maps, (0, 0)), 0, 0, barrier, 3)
     while mbarrier_try_wait(barrier, 0) == 0:
         pass
     a, b, c, d = ld_shared_v4(box + t * 16)
     st_global_v4(address_of(out, (cuda.blockIdx.x, t, 0)), a, b, c, d)
-    if t == 0 and mapa(barrier, cluster_rank()) == 0:
-        out[0, 0, 0] = 0  # never: an address in the window is not 0
+    cuda.syncwarp()
+    if t == 0:
+        mbarrier_arrive_cluster(mapa(was_read, 0))
+        if cluster_rank() == 0:
+            while mbarrier_try_wait(was_read, 0) == 0:
+                pass
+            readers[cuda.blockIdx.x] = 2
     cluster_sync()
 
 
@@ -522,8 +532,9 @@ def test_tma_multicast_reaches_every_block_of_the_cluster():
     source = integers((16, 64), "bfloat16", 8)
     kept = to_device(source)
     maps = tensor_map.encode([(kept, Box(BOX_ROWS))])
-    out = zeros((4, 32, 4))
-    Launch(share_a_box, 4, 32, (maps, out), shared_bytes=4096, cluster=2)()
+    out, readers = zeros((4, 32, 4)), to_device(np.zeros(4, np.int32))
+    Launch(share_a_box, 4, 32, (maps, out, readers), shared_bytes=4096, cluster=2)()
+    assert readers.copy_to_host().tolist() == [2, 0, 2, 0], "ranks 0 were told that both had read"
     first_rows = np.ascontiguousarray(source[:4]).view(np.uint32).reshape(4, 8, 4)
     for block in out.copy_to_host().reshape(4, 4, 8, 4):
         for row in range(4):
