@@ -1,0 +1,19 @@
+"""Nobody sets the counter back."""
+
+from numba import cuda, int32
+
+MISCONCEPTION = "parts-counter-not-reset"
+CAUGHT_BY = "test_again"
+
+
+@cuda.jit(device=True)
+def hand_in(total, workspace, counters, tile, part, parts):
+    s_last = cuda.shared.array(1, int32)
+    workspace[tile * parts + part, cuda.threadIdx.x] = total
+    cuda.threadfence()
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        s_last[0] = cuda.atomic.add(counters, tile, 1) == parts - 1
+        cuda.threadfence()
+    cuda.syncthreads()
+    return s_last[0] != 0

@@ -1,0 +1,21 @@
+"""Part 0 sets the counter to zero before it begins."""
+
+from numba import cuda, int32
+
+MISCONCEPTION = "parts-counter-reset-early"
+CAUGHT_BY = "test_clean"
+
+
+@cuda.jit(device=True)
+def hand_in(total, workspace, counters, tile, part, parts):
+    s_last = cuda.shared.array(1, int32)
+    workspace[tile * parts + part, cuda.threadIdx.x] = total
+    if part == 0 and cuda.threadIdx.x == 0:
+        counters[tile] = 0
+    cuda.threadfence()
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        s_last[0] = cuda.atomic.add(counters, tile, 1) == parts - 1
+        cuda.threadfence()
+    cuda.syncthreads()
+    return s_last[0] != 0

@@ -1,0 +1,24 @@
+"""Every block waits until all parts are there."""
+
+from numba import cuda, int32
+
+MISCONCEPTION = "waits-for-others"
+CAUGHT_BY = "test_clean"
+
+
+@cuda.jit(device=True)
+def hand_in(total, workspace, counters, tile, part, parts):
+    s_last = cuda.shared.array(1, int32)
+    workspace[tile * parts + part, cuda.threadIdx.x] = total
+    cuda.threadfence()
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        cuda.atomic.add(counters, tile, 1)
+        while cuda.atomic.add(counters, tile, 0) < parts:
+            pass
+        s_last[0] = part == 0
+        cuda.threadfence()
+        if s_last[0]:
+            cuda.atomic.exch(counters, tile, 0)
+    cuda.syncthreads()
+    return s_last[0] != 0
