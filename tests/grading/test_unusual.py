@@ -15,6 +15,8 @@ LONG = {  # ten seconds each, and nothing that no other shows: `make test-all` g
     "pieces_are_numbered",
     "shared_memory",
     "scales_ahead",
+    "counter_goes_on",
+    "own_part_in_its_turn",
 }
 UNUSUAL = sorted((TESTS / "unusual").glob("*.py"))
 
