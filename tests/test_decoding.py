@@ -1,5 +1,7 @@
 """The bench of few tokens: what it draws, what it judges, with a device that does not exist."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -110,3 +112,26 @@ def test_the_oracle_gets_the_scales_of_its_features():
         np.testing.assert_array_equal(some.w.scales, w.scales[:, 2:3] if block[0] > 1 else w.scales[:, 256:])
     plain = decoding.some_features(Inputs(values[0], values), 128)
     np.testing.assert_array_equal(plain.w.view(np.uint8), values[:, 128:256].view(np.uint8))
+
+
+def test_without_a_gpu_the_record_is_shown_with_its_device_day_and_commit(monkeypatch):
+    monkeypatch.setattr(decoding.device, "choose", lambda: type("Simulator", (), {"is_gpu": False}))
+    label, lines = decoding.here_or_recorded(["8 each", "1 each"], "bfloat16")
+    assert re.fullmatch(r"recorded on NVIDIA .+, \d{4}-\d\d-\d\d, commit [0-9a-f]{7,}", label)
+    assert {line.routing for line in lines} == {"8 each", "1 each"}
+    assert {line.dtype for line in lines} == {"bfloat16"}
+    assert lines[0].counts in ((8,) * 8, (1,) * 8)
+    assert all(line.right for line in lines)
+
+
+def test_with_a_gpu_routings_are_timed(small, monkeypatch):
+    monkeypatch.setattr(decoding.device, "choose", lambda: type("Card", (), {"is_gpu": True, "name": "card"}))
+    monkeypatch.setattr(decoding, "CudaGpu", FakeGpu)
+    monkeypatch.setattr(decoding, "peaks", lambda gpu: PEAKS)
+    monkeypatch.setattr(
+        decoding, "measure", lambda gpu, limits, routing, dtype, w, there: [(routing, w.shape)]
+    )
+    assert decoding.here_or_recorded(["a", "b"], "bfloat16") == (
+        "card, now",
+        [("a", (8, decoding.BLOCK, 128)), ("b", (8, decoding.BLOCK, 128))],
+    )

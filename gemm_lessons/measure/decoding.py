@@ -11,7 +11,7 @@ first 128 features and the last 128, those of torch in FP8 with what sums of 14 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from gemm_lessons.compare import NUM_GUARD_ROWS, WGMMA_E4M3_BITS, Comparison, ch
 from gemm_lessons.launch import quantized_to_device, to_device
 from gemm_lessons.measure.machine import machine
 from gemm_lessons.measure.peers import bits_of_long_sums, torch_run, why_no_torch
-from gemm_lessons.measure.results import now
+from gemm_lessons.measure.results import label_of, now
 from gemm_lessons.measure.roofline import Peaks, peaks
 from gemm_lessons.measure.runs import Run, run_of
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
@@ -213,16 +213,43 @@ def measure(gpu: CudaGpu, limits: Peaks, routing: str, dtype: str, w: Any, w_on_
     return lines
 
 
+def weights(dtype: str) -> tuple[Any, Any]:
+    """Weights of all experts, with scales in FP8: on the host, and on the device."""
+    w: Any = draw((len(DECODE), N, K), dtype, 0)
+    if dtype == "float8_e4m3fn":
+        w = scales_of(w, (BLOCK, BLOCK), 5)
+        return w, quantized_to_device(w)
+    return w, to_device(w)
+
+
+def here_or_recorded(routings: Sequence[str], dtype: str) -> tuple[str, list[Line]]:
+    """Some routings, timed on this GPU; without one, as they were recorded.
+
+    Returns:
+        Where and when, for a title, and a line for each program on each routing.
+    """
+    if device.choose().is_gpu:
+        gpu = CudaGpu()
+        limits, (w, w_on_device) = peaks(gpu), weights(dtype)
+        timed = [
+            line for routing in routings for line in measure(gpu, limits, routing, dtype, w, w_on_device)
+        ]
+        return f"{device.choose().name}, now", timed
+    records = (json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("decode-*.json"))
+    newest = max(records, key=lambda record: str(record["date"]))
+    lines = [Line(**{**line, "counts": tuple(line["counts"])}) for line in newest["lines"]]
+    kept = [one for one in lines if one.routing in routings and one.dtype == dtype]
+    where = label_of(newest["machine"], newest["date"])
+    return f"recorded on {where}, commit {newest['machine']['commit']}", kept
+
+
 def main() -> None:
     """Measure every routing in both dtypes and write the result down."""
     gpu = CudaGpu()
     limits = peaks(gpu, refresh=True)
     lines: list[Line] = []
     for dtype in DTYPE_NAMES:
-        w: Any = draw((len(DECODE), N, K), dtype, 0)
-        if dtype == "float8_e4m3fn":
-            w = scales_of(w, (BLOCK, BLOCK), 5)
-        w_on_device = quantized_to_device(w) if isinstance(w, Quantized) else to_device(w)
+        w, w_on_device = weights(dtype)
         for routing in ROUTINGS:
             for line in measure(gpu, limits, routing, dtype, w, w_on_device):
                 speed = f"{line.median_us:7.1f} us {line.tb_per_s:6.3f} TB/s {line.percent_of_read:5.1f} %"
