@@ -7,6 +7,7 @@
     timelines(...)   who computed which tile when, of a real run
     broken(...)      change a line of a step, and hear what the checkers say about it
     explore(...)     a picture with controls; without ipywidgets, the picture
+    excerpt(...)     functions of a step, as they stand in its file
     show, table      a figure, and rows of text, as a cell's output
 
 Nothing here teaches anything by itself: the kernels stand in the notebooks, this keeps the rest short.
@@ -148,6 +149,26 @@ def verbatim(text: str) -> _Page:
         lines.append(f'<span style="{style}">{html.escape(line)}</span>')
     style = "font-family: monospace; font-size: 0.9em; line-height: 1.35; white-space: pre-wrap"
     return _Page(f'<pre style="{style}">' + "\n".join(lines) + "</pre>", text)
+
+
+def excerpt(module: Any, *names: str) -> None:
+    """Show functions of a module as they stand there, those too that stand inside of another function.
+
+    Raises:
+        LessonError: the module has no function of that name.
+    """
+    from IPython.display import display
+
+    text = Path(module.__file__).read_text(encoding="utf-8")
+    found = {node.name: node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)}
+    pieces = []
+    for name in names:
+        if name not in found:
+            raise LessonError(f"{module.__name__} has no function {name}")
+        node = found[name]
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        pieces.append(textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno])))
+    display(verbatim("\n\n".join(pieces)))
 
 
 def table(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

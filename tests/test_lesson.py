@@ -196,6 +196,15 @@ def test_on_a_gpu_a_wrong_step_has_no_time(on_a_gpu, monkeypatch):
         lesson.measure("S", ["padded"])
 
 
+def test_an_excerpt_is_a_function_as_it_stands_there_inside_of_another_too(capsys):
+    lesson.excerpt(lesson, "_widget", "redraw")
+    shown = capsys.readouterr().out
+    assert shown.startswith("def _widget(ipywidgets: Any")
+    assert "\n\ndef redraw(_: Mapping[str, Any]) -> None:\n    try:" in shown
+    with pytest.raises(lesson.LessonError, match=r"lesson has no function nothing$"):
+        lesson.excerpt(lesson, "nothing")
+
+
 def test_limits_always_have_the_data_sheet():
     assert lesson.limits("bfloat16")[-1].name == "H100 SXM, data sheet"
     assert lesson.limits("bfloat16")[-1].attainable(1.0) == lesson.DATA_SHEET_BYTES_PER_S
