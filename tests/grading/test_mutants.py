@@ -46,7 +46,6 @@ QUICK = {
     "ex11-released_before_read",
     "ex13-fence_after_counting",
     "ex13-own_part_first",
-    "ex13-first_part_sets_others_add",
     "ex13-added_to_what_was_there",
     "ex15-empty_expert_returns",
     "ex09-scale_once_first",
