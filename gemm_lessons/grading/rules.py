@@ -35,7 +35,7 @@ CUDA = _names(
 )
 # From here an exercise may take the instructions that it names.
 INSTRUCTIONS = frozenset(
-    f"gemm_lessons.ptx.{name}" for name in ("matrix", "mbarrier", "tma", "shared", "global_memory")
+    f"gemm_lessons.ptx.{name}" for name in ("matrix", "bits", "mbarrier", "tma", "shared", "global_memory")
 )
 FORBIDDEN_NAMES = _names(
     "eval exec compile open input breakpoint globals locals vars dir getattr setattr delattr"
