@@ -118,6 +118,11 @@ def padding_waste(problem: GroupedProblem, *, style: Style = PAGE) -> Figure:
     return figure
 
 
+def _rate(tflops: float) -> str:
+    """Three significant digits; four, rather than a power of ten."""
+    return f"{tflops:,.0f}" if tflops >= 100 else f"{tflops:.3g}"
+
+
 def ladder(record: Record, workload: str, *, style: Style = PAGE) -> Figure:
     """Useful TFLOP/s of every step, beside the same kernel on the padded batch, peers and the roofline."""
     lines = [
@@ -141,11 +146,11 @@ def ladder(record: Record, workload: str, *, style: Style = PAGE) -> Figure:
                     [twin.useful_tflops] * 2, [place - 0.35, place + 0.35], color=PALETTE[1], linewidth=4
                 )
                 end = max(end, twin.useful_tflops)
-            axes.text(end, place, f"  {rate:.3g}", va="center", fontweight="bold")
+            axes.text(end, place, f"  {_rate(rate)}", va="center", fontweight="bold")
         roof = _roof(record, workload)
         if roof:
             axes.axvline(roof, color=ROOF, linestyle="--", linewidth=2)
-            axes.text(roof, len(lines) - 0.4, f"roofline {roof:.3g} ", color=ROOF, ha="right", va="bottom",
+            axes.text(roof, len(lines) - 0.4, f"roofline {_rate(roof)} ", color=ROOF, ha="right", va="bottom",
                       fontweight="bold")  # fmt: skip
         axes.set_xlim(0, 1.12 * max([*rates, roof or 0.0, 1e-9]))
         axes.set_ylim(len(lines) - 0.1, -0.6)

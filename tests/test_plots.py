@@ -1,5 +1,7 @@
 """Pictures show the numbers they are about, and nothing is cut off at the figure's edge."""
 
+from dataclasses import replace
+
 import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
@@ -62,6 +64,11 @@ def test_the_ladder_shows_what_is_right_only_and_names_its_device(style):
     assert {"tiled", "torch.mm per expert", "  20", "  25", "roofline 50 "} <= set(shown)
     assert not any("broken" in text or "99" in text for text in shown)
     assert any("NVIDIA H100 80GB HBM3, 2026-01-02" in text for text in shown)
+
+
+def test_a_rate_of_four_digits_is_written_out():
+    one = replace(record().measurements[0], useful_tflops=1097.8)
+    assert "  1,098" in texts(plots.ladder(replace(record(), measurements=[one]), "S"))
 
 
 def timeline(label: str, stop: float) -> Timeline:
