@@ -38,6 +38,7 @@ LAYERS = (
         "scale_pictures",
         "fragment_pictures",
         "pipeline_pictures",
+        "promotion_pictures",
         "decode_pictures",
         "layer_pictures",
         "training_pictures",
