@@ -27,7 +27,7 @@ SECTIONS = (
     "What is next",
     "Further reading",
 )
-LONG = ("06", "09", "15")  # half a minute and more in the simulator: `make test-all` runs them
+LONG = ("06", "09", "12", "15")  # half a minute and more in the simulator: `make test-all` runs them
 BEFORE_THE_LADDER = "00"  # nothing to time yet, and no exercise
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
