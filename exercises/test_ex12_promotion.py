@@ -136,6 +136,12 @@ class Promotion(GroupedExercise):
             """With the scales of x of other rows."""
             return with_scales(of_x[:, np.clip(wrong, 0, case.total - 1)])
 
+        def halves(lower):
+            """With the scales of x of a lane's upper row, or of its lower one: 0 if the tile ends above it."""
+            row = (firsts + in_tile % 8)[:, np.newaxis] + 8 * lower
+            there = row < ends[:, np.newaxis]
+            return with_scales(np.where(there, of_x[:, np.minimum(row, case.total - 1), 0], 0))
+
         def columns(wrong):
             wrong = np.minimum(wrong, inputs["w_scales"].shape[1] - 1)
             return with_scales(new_w=inputs["w_scales"][groups][:, wrong].transpose(2, 0, 1))
@@ -144,6 +150,8 @@ class Promotion(GroupedExercise):
         following, before = [*range(1, blocks), blocks - 1], [0, *range(blocks - 1)]
         firsts = np.repeat([first for _, first, _ in tiles_of(case)], [n for *_, n in self.heights(case)])
         in_tile = np.arange(case.total) - firsts
+        ends = case.ends[groups]
+        firsts_scales = self.scales(case, inputs, groups * 0)
         unscaled = self.promoted(case, inputs, scales=(one, np.ones_like(of_w)))
         return {
             "promoted-too-rarely (once)": y(every=steps),
@@ -164,6 +172,7 @@ class Promotion(GroupedExercise):
             "scale-of-wrong-block (next of w)": with_scales(new_w=of_w[following]),
             "scale-of-wrong-block (first of x)": with_scales(of_x[first]),
             "scale-of-wrong-block (first of w)": with_scales(new_w=of_w[first]),
+            "scale-of-wrong-block (both next)": with_scales(of_x[following], of_w[following]),
             "scale-of-wrong-block (both before)": with_scales(of_x[before], of_w[before]),
             "scale-once (last)": unscaled.sum(axis=0) * of_x[-1] * of_w[-1],
             "scale-once (first)": unscaled.sum(axis=0) * of_x[0] * of_w[0],
@@ -173,13 +182,17 @@ class Promotion(GroupedExercise):
             "inverse-scale (of both)": with_scales(1 / of_x, 1 / of_w),
             "inverse-scale (of w)": with_scales(new_w=1 / of_w),
             "scaled-again": self.scaled_again(right, of_x, of_w),
-            "scale-of-other-row (upper)": rows(firsts + in_tile % 8),
+            "scale-of-other-row (upper)": halves(np.zeros(N, int)),
+            "scale-of-other-row (swapped)": halves((in_tile < 8)[:, np.newaxis]),
+            "scale-of-other-row (odd columns)": halves(np.arange(N) % 2),
+            "scale-of-other-row (second eight columns)": halves(np.arange(N) // 8 % 2),
             "scale-of-other-row (within the tile)": rows(in_tile),
             "scale-of-other-row (first of the tile)": rows(firsts),
             "weights-block-first": columns(np.zeros(N, int)),
             "tile-for-block": columns(np.arange(N) // COLUMNS),
-            "wrong-experts-weights": y(groups=groups * 0),
-            "wrong-experts-weights (scales)": with_scales(new_w=self.scales(case, inputs, groups * 0)[1]),
+            "wrong-experts-weights": y(groups=groups * 0, scales=firsts_scales),
+            "wrong-experts-weights (scales)": y(scales=firsts_scales),
+            "wrong-experts-weights (values)": y(groups=groups * 0),
             "no-tensor-cores": self.exact(case, inputs),
             "total-cut": self.cut_again(right),
         }  # fmt: skip

@@ -44,6 +44,8 @@ QUICK = {
     "ex11-consumers_phase_never_flips",
     "ex11-whole_stage_announced",
     "ex11-released_before_read",
+    "ex12-never_promoted",
+    "ex12-scales_of_the_block_before",
     "ex13-fence_after_counting",
     "ex13-own_part_first",
     "ex13-added_to_what_was_there",

@@ -15,6 +15,8 @@ LONG = {  # ten seconds each, and nothing that no other shows: `make test-all` g
     "pieces_are_numbered",
     "shared_memory",
     "scales_ahead",
+    "blocks_from_the_last",
+    "four_products_at_a_time",
     "counter_goes_on",
     "own_part_in_its_turn",
 }
