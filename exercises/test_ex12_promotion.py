@@ -137,7 +137,7 @@ class Promotion(GroupedExercise):
             return with_scales(of_x[:, np.clip(wrong, 0, case.total - 1)])
 
         def halves(lower):
-            """With the scales of x of a lane's upper row, or of its lower one: 0 if the tile ends above it."""
+            """With the scales of x of a lane's upper row, or of its lower one; 0 behind the expert's end."""
             row = (firsts + in_tile % 8)[:, np.newaxis] + 8 * lower
             there = row < ends[:, np.newaxis]
             return with_scales(np.where(there, of_x[:, np.minimum(row, case.total - 1), 0], 0))
