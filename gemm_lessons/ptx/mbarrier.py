@@ -46,7 +46,8 @@ class Mbarrier:
 
     def land(self, ctx: Context, num_bytes: int) -> None:
         """Count bytes that an asynchronous copy has written."""
-        ctx.release((self.key, self.phase))
+        # why only its own: complete_tx is relaxed, and orders nothing that the thread which started it did
+        ctx.release((self.key, self.phase), own=True)
         self.missing_bytes -= num_bytes
         self._turn()
 

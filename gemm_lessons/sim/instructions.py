@@ -247,8 +247,8 @@ class _ThreadContext(Context):
 
     # --- order -----------------------------------------------------------------------------------
 
-    def release(self, key: Hashable) -> None:
-        self._engine.release(self._party, key)
+    def release(self, key: Hashable, *, own: bool = False) -> None:
+        self._engine.release(self._party, key, own=own)
 
     def acquire(self, key: Hashable) -> None:
         self._engine.acquire(self._party, key)

@@ -75,11 +75,11 @@ class Ordering:
             party.clock = join((party.clock, *known))
             self.renew(party)
 
-    def release(self, party: Party, key: Any) -> None:
-        """Publish all that a party did, under a key."""
+    def release(self, party: Party, key: Any, *, own: bool = False) -> None:
+        """Publish all that a party did and knows, under a key; or only what it did itself."""
         if self.checked:
             known = self.keys.get(key)
-            mine = party.published()
+            mine = Clock({}, {party.number: party.count}) if own else party.published()
             self.keys[key] = mine if known is None else join((known, mine))
             self.renew(party)
 

@@ -191,8 +191,8 @@ class Context(ABC):
     # --- order -----------------------------------------------------------------------------
 
     @abstractmethod
-    def release(self, key: Hashable) -> None:
-        """Publish all that this thread did (and saw published) under a key."""
+    def release(self, key: Hashable, *, own: bool = False) -> None:
+        """Publish all that this thread did (and saw published) under a key; or only what it did itself."""
 
     @abstractmethod
     def acquire(self, key: Hashable) -> None:

@@ -79,7 +79,7 @@ class _StockContext(Context):
             table[key] = factory()
         return table[key]
 
-    def release(self, key: Hashable) -> None:
+    def release(self, key: Hashable, *, own: bool = False) -> None:
         pass
 
     def acquire(self, key: Hashable) -> None:

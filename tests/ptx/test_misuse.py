@@ -249,3 +249,34 @@ def test_a_bulk_copy_between_pieces_is_named(first, num_bytes):
     source = to_device(np.ones(64, np.float32))
     with pytest.raises(sim.SimulatorError, match="copies multiples of 16 bytes"):
         Launch(copy_some_bytes, 1, 32, (source, first, num_bytes))()
+
+
+@cuda.jit
+def bring_a_number_along(source, out, late):
+    """A copy, and a number that thread 0 stores before it arrives, or after."""
+    s_words = cuda.shared.array(32, float32, alignment=16)
+    s_number = cuda.shared.array(1, float32)
+    s_barrier = cuda.shared.array(1, uint64)
+    t, barrier = cuda.threadIdx.x, shared_address(s_barrier)
+    if t == 0:
+        mbarrier_init(barrier, 1)
+        fence_mbarrier_init()
+    cuda.syncthreads()
+    if t == 0:
+        if not late:
+            s_number[0] = 7
+        mbarrier_arrive_expect_tx(barrier, 128)
+        if late:
+            s_number[0] = 7
+        cp_async_bulk(shared_address(s_words), address_of(source, (0,)), 128, barrier)
+    while mbarrier_try_wait(barrier, 0) == 0:
+        pass
+    out[t] = s_words[t] + s_number[0]
+
+
+def test_the_end_of_a_copy_shows_nothing_but_the_copy():
+    source, out = to_device(np.arange(32, dtype=np.float32)), to_device(np.zeros(32, np.float32))
+    Launch(bring_a_number_along, 1, 32, (source, out, False))()
+    np.testing.assert_array_equal(out.copy_to_host(), np.arange(32) + 7)
+    with pytest.raises(sim.SimulatorError, match="s_number"):
+        Launch(bring_a_number_along, 1, 32, (source, out, True))()
