@@ -675,7 +675,7 @@ def predictions(
 
 # --- interactive --------------------------------------------------------------------------------------
 
-Control = str | tuple[int, int, int] | Sequence[str]
+Control = str | tuple[int, int, int] | Sequence[str] | list[int]
 
 
 def counts_of(text: str) -> tuple[int, ...]:
@@ -697,7 +697,8 @@ def explore(draw: Callable[..., Figure], alt: str, **controls: Control) -> None:
     Args:
         draw: makes the picture from the controls' values; a ValueError of its own is shown as a sentence.
         alt: what the picture shows.
-        controls: by name: text; (value, least, most) for a whole number; or a list to choose from.
+        controls: by name: text; a tuple (value, least, most) for a whole number; or a list to choose from,
+            of texts or whole numbers.
     """
     from IPython.display import display
 
@@ -730,7 +731,7 @@ def _widget(ipywidgets: Any, name: str, control: Control) -> Any:
     label = name.replace("_", " ")
     if isinstance(control, str):
         return ipywidgets.Text(control, description=label, **wide)
-    if all(isinstance(item, int) for item in control):
+    if isinstance(control, tuple) and all(isinstance(item, int) for item in control):
         value, least, most = control
         return ipywidgets.IntSlider(value, least, most, description=label, **wide)
     del wide["continuous_update"]

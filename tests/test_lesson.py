@@ -1,6 +1,7 @@
 """The notebooks' helpers: what they show, what they refuse, and that they tell wrong kernels from right."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -215,3 +216,26 @@ def test_counts_of_text():
     for wrong in ("3, many", "3, -1", "2.5"):
         with pytest.raises(ValueError, match="is no count"):
             lesson.counts_of(wrong)
+
+
+@pytest.mark.parametrize(
+    ("control", "kind", "first"),
+    [
+        ("150, 80", "Text", "150, 80"),
+        ((8, 1, 32), "IntSlider", 8),
+        (["a", "b"], "Dropdown", "a"),
+        (("a", "b"), "Dropdown", "a"),
+        ([128, 32, 64, 256], "Dropdown", 128),
+        ([3, 1, 2], "Dropdown", 3),
+    ],
+    ids=str,
+)
+def test_every_kind_of_control_has_its_widget(control, kind, first):
+    def widget(name):
+        def make(value=None, *rest, options=None, **_):
+            return name, value if options is None else options[0]
+
+        return make
+
+    package = SimpleNamespace(**{name: widget(name) for name in ("Text", "IntSlider", "Dropdown")})
+    assert lesson._widget(package, "num_blocks", control) == (kind, first)
