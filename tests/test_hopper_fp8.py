@@ -10,7 +10,7 @@ from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, WGMMA_E4M3_BITS, check_output
 from gemm_lessons.launch import Graph, LaunchError
 from gemm_lessons.problem import GroupedProblem, Inputs, ProblemError
-from gemm_lessons.quantize import quantize_inputs
+from gemm_lessons.quantize import dequantize, quantize_inputs
 from gemm_lessons.steps import hopper_fp8
 from gemm_lessons.steps._host import ConfigError
 
@@ -105,6 +105,26 @@ def test_right_in_any_order_of_events(seed):
     problem = problem_of((70, 9), 64, 272)
     with sim.configured(seed=seed):
         assert_right(problem, replace(CONFIG, BM=128), scaled(problem, seed), str(seed))
+
+
+def drift(K, *, whole_rows):
+    """How far outputs are off on average, relative to themselves, where every value is positive."""
+    problem = problem_of((300,), 128, K)
+    x, w = (np.abs(one) + np.float32(0.5) for one in replace(problem, dtype="float32").inputs(K))
+    inputs = quantize_inputs(Inputs(x, w), whole_rows=whole_rows)
+    prepared = hopper_fp8.prepare(problem, CONFIG, inputs)
+    hopper_fp8.launch(prepared)
+    got = prepared.result()[NUM_GUARD_ROWS:-NUM_GUARD_ROWS].astype(np.float64)
+    x, w = (dequantize(one) for one in inputs)
+    return float((got / (x @ w[0].T) - 1).mean())
+
+
+@pytest.mark.skipif(not ON_GPU, reason="NOT RUN: in the simulator wgmma adds in float32, and loses nothing")
+@pytest.mark.parametrize("whole_rows", [False, True])
+def test_sums_leave_the_tensor_core_before_they_lose_more(whole_rows):
+    # why positive values: dropped bits all go one way, and random signs hide that from a tolerance
+    one_block, many = (drift(K, whole_rows=whole_rows) for K in (128, 8192))
+    assert abs(many) < 2 * abs(one_block) + 2.0**-9, (one_block, many)
 
 
 def test_many_empty_experts():
