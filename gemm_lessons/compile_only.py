@@ -7,9 +7,7 @@ Needs `GEMM_LESSONS_DEVICE=compile` and the compiler's wheels (extra `cu13` or `
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -61,15 +59,6 @@ def missing() -> str:
     except (ImportError, RuntimeError, OSError) as error:
         return f"the CUDA compiler's wheels are missing (pip install 'gemm-lessons[cu13]'): {error}"
     return ""
-
-
-def find_nvdisasm() -> str | None:
-    """NVIDIA's disassembler from PATH, a CUDA toolkit or the wheel nvidia-cuda-nvdisasm; None without one."""
-    places = [Path("/usr/local/cuda/bin/nvdisasm")]
-    for folder in map(Path, sys.path):
-        places += folder.glob("nvidia/cu*/bin/nvdisasm")
-    found = next((str(place) for place in places if place.is_file()), None)
-    return shutil.which("nvdisasm") or found
 
 
 def count_instructions(cubin: bytes, nvdisasm: str) -> Counter[str]:

@@ -11,6 +11,7 @@ import sys
 from dataclasses import replace
 
 from gemm_lessons import compile_only, quantize_kernels
+from gemm_lessons.cuda_tools import find_tool
 from gemm_lessons.moe import (
     activation,
     backward_kernels,
@@ -265,7 +266,7 @@ def main(part: str) -> int:
     work += fp8_kernels()
     work += quantizing_kernels()
     work += quantizing_activations()
-    nvdisasm = compile_only.find_nvdisasm()
+    nvdisasm = find_tool("nvdisasm")
     for name, kernel, signature, compute_capability in work:
         if is_core(name, compute_capability) != (part == "core"):
             continue

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gemm_lessons.compile_only import find_nvdisasm
+from gemm_lessons.cuda_tools import find_tool
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -90,7 +90,7 @@ def test_the_fp8_kernels_multiply_bytes_with_wgmma(compiled):
 
 
 def test_the_machine_code_has_every_wgmma_that_was_written(compiled):
-    if not find_nvdisasm():
+    if not find_tool("nvdisasm"):
         pytest.skip("NOT RUN: nvdisasm was not found (CUDA toolkit, or pip install nvidia-cuda-nvdisasm)")
     hopper = [facts for facts in compiled if facts["wgmma"]]
     assert hopper

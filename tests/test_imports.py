@@ -23,6 +23,7 @@ LAYERS = (
         "ptx",
         "launch",
         "compile_only",
+        "cuda_tools",
         "tensor_map",
         "tile_queue",
     ),

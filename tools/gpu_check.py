@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gemm_lessons import device
+from gemm_lessons.cuda_tools import find_tool
 from gemm_lessons.measure import machine
 from gemm_lessons.measure.results import now
 
@@ -58,15 +58,8 @@ class Result:
 
 
 def find_sanitizer() -> str | None:
-    """compute-sanitizer from PATH, a CUDA toolkit, or an NVIDIA wheel."""
-    found = shutil.which("compute-sanitizer")
-    if found:
-        return found
-    homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda", *map(str, Path("/usr/local").glob("cuda-*"))]
-    places = [Path(home) / "bin" / "compute-sanitizer" for home in homes if home]
-    for folder in map(Path, sys.path):
-        places += folder.glob("nvidia/**/compute-sanitizer")
-    return next((str(place) for place in places if place.is_file() and os.access(place, os.X_OK)), None)
+    """The compute-sanitizer of a CUDA toolkit or an NVIDIA wheel."""
+    return find_tool("compute-sanitizer")
 
 
 def run(name: str, command: list[str], limit: int, log: Path) -> tuple[int | None, str, float]:
