@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from gemm_lessons.measure import quantizing
-from gemm_lessons.measure.quantizing import FOLDER, SHAPES, measure, measure_turn
+from gemm_lessons.measure.quantizing import SHAPES, measure, measure_turn
+from gemm_lessons.measure.study import FOLDER
 from gemm_lessons.quantize_kernels import prepare
 
 

@@ -10,10 +10,8 @@ first 128 features and the last 128, those of torch in FP8 with what sums of 14 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,9 @@ import numpy as np
 from gemm_lessons import device
 from gemm_lessons.compare import NUM_GUARD_ROWS, WGMMA_E4M3_BITS, Comparison, check_output, poisoned
 from gemm_lessons.launch import quantized_to_device, to_device
-from gemm_lessons.measure.machine import machine
+from gemm_lessons.measure import study
 from gemm_lessons.measure.peers import bits_of_long_sums, torch_run, why_no_torch
-from gemm_lessons.measure.results import label_of, now
+from gemm_lessons.measure.results import label_of
 from gemm_lessons.measure.roofline import Peaks, peaks
 from gemm_lessons.measure.runs import Run, run_of
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
@@ -32,7 +30,6 @@ from gemm_lessons.quantize import BLOCK, Quantized, QuantizedInputs
 from gemm_lessons.steps import decode, hopper, hopper_fp8
 from gemm_lessons.workloads import DECODE
 
-FOLDER = Path(__file__).parent / "studies"
 COMMAND = "python -m gemm_lessons.measure.decoding"
 
 N, K = 4096, 7168
@@ -235,8 +232,7 @@ def here_or_recorded(routings: Sequence[str], dtype: str) -> tuple[str, list[Lin
             line for routing in routings for line in measure(gpu, limits, routing, dtype, w, w_on_device)
         ]
         return f"{device.choose().name}, now", timed
-    records = (json.loads(path.read_text(encoding="utf-8")) for path in FOLDER.glob("decode-*.json"))
-    newest = max(records, key=lambda record: str(record["date"]))
+    newest = study.newest("decode")
     lines = [Line(**{**line, "counts": tuple(line["counts"])}) for line in newest["lines"]]
     kept = [one for one in lines if one.routing in routings and one.dtype == dtype]
     where = label_of(newest["machine"], newest["date"])
@@ -256,18 +252,7 @@ def main() -> None:
                 verdict = "right" if line.right else line.verdict
                 print(f"{line.routing:26} {line.dtype:14} {line.name:34} {speed}  {verdict}", flush=True)
                 lines.append(line)
-    record = {
-        "command": COMMAND,
-        "machine": machine(),
-        "date": now(),
-        "protocol": Rules().describe(),
-        "peaks": asdict(limits),
-        "N": N,
-        "K": K,
-        "lines": [asdict(line) for line in lines],
-    }
-    path = FOLDER / f"decode-{device.choose().name.removeprefix('NVIDIA ').split()[0].lower()}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    study.write("decode", COMMAND, lines, peaks=asdict(limits), N=N, K=K)
     if not all(line.right for line in lines if not line.name.startswith("torch")):
         raise SystemExit("a step's output differs from the oracle's")
 

@@ -9,25 +9,22 @@ its product where scales of x do not come turned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gemm_lessons import device
 from gemm_lessons.launch import to_device
-from gemm_lessons.measure.machine import machine
-from gemm_lessons.measure.results import label_of, now
+from gemm_lessons.measure import study
+from gemm_lessons.measure.results import label_of
 from gemm_lessons.measure.timing import CudaGpu, Rules, time_calls
 from gemm_lessons.problem import DTYPES
 from gemm_lessons.quantize import ROW_BLOCK, WEIGHT_BLOCK, quantize, turn_scales
 from gemm_lessons.quantize_kernels import prepare, prepare_turn
 from gemm_lessons.schedule import ceil_div
 
-FOLDER = Path(__file__).parent / "studies"
 COMMAND = "python -m gemm_lessons.measure.quantizing"
 
 SHAPES = (  # name, shape, block
@@ -127,14 +124,10 @@ def here_or_recorded(names: Sequence[str], dtype: str = "bfloat16") -> tuple[str
             measure(gpu, name, shape, block, dtype, None) for name, shape, block in SHAPES if name in names
         ]
         return f"{device.choose().name}, now", timed
-    newest = max((json.loads(path.read_text("utf-8")) for path in FOLDER.glob("quantize-*.json")), key=_date)
+    newest = study.newest("quantize")
     lines = [Line(**{**line, "shape": tuple(line["shape"])}) for line in newest["lines"]]
     kept = [one for one in lines if one.name in names and one.dtype == dtype and one.kernel in FAST]
-    return f"recorded on {label_of(newest['machine'], _date(newest))}", kept
-
-
-def _date(record: dict[str, Any]) -> str:
-    return str(record["date"])
+    return f"recorded on {label_of(newest['machine'], newest['date'])}", kept
 
 
 def _copy(gpu: CudaGpu, num_bytes: int) -> Any:
@@ -162,15 +155,7 @@ def main() -> None:
     name, shape, block = SHAPES[2]
     lines.append(measure(gpu, name, shape, block, "bfloat16", "plain"))
     lines += [measure_turn(gpu, name, shape) for name, shape, block in SHAPES if block == ROW_BLOCK]
-    record = {
-        "command": COMMAND,
-        "machine": machine(),
-        "date": now(),
-        "protocol": Rules().describe(),
-        "lines": [asdict(line) for line in lines],
-    }
-    path = FOLDER / f"quantize-{device.choose().name.removeprefix('NVIDIA ').split()[0].lower()}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    study.write("quantize", COMMAND, lines)
     for line in lines:
         speed = f"{line.median_us:8.1f} us {line.gb_per_s:7.0f} GB/s {line.percent_of_copy:5.1f} % of a copy"
         verdict = "right" if line.right else "WRONG"
