@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from gemm_lessons.compare import FLOAT32_BITS, WGMMA_E4M3_BITS
+from gemm_lessons.compare import WGMMA_E4M3_BITS
 from gemm_lessons.grading.cases import Case, ragged
 from gemm_lessons.grading.checks import check
 from gemm_lessons.grading.exercise import GroupedExercise
 from gemm_lessons.grading.judge import wanted
+from gemm_lessons.measure.fp8_error import keep_bits
 from gemm_lessons.problem import Inputs
 from gemm_lessons.quantize import quantize_inputs, turn_scales, with_unit_scales
 
@@ -20,10 +21,9 @@ def ceil_div(value, divisor):
     return -(-value // divisor)
 
 
-def cut(values, bits=WGMMA_E4M3_BITS):
-    """What is kept of a float32: the other bits are dropped, not rounded."""
-    mask = np.uint32(0xFFFFFFFF << (FLOAT32_BITS - bits) & 0xFFFFFFFF)
-    return (np.asarray(values, np.float32).view(np.uint32) & mask).view(np.float32)
+def cut(values):
+    """What the tensor core keeps of a float32."""
+    return keep_bits(values, WGMMA_E4M3_BITS)
 
 
 class Promotion(GroupedExercise):

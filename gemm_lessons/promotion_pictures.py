@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from gemm_lessons.compare import WGMMA_E4M3_BITS
-from gemm_lessons.measure.fp8_error import STEP, keep_bits, relative_error
+from gemm_lessons.measure.fp8_error import STEP, relative_error, running_sums
 from gemm_lessons.plots import PAGE, PALETTE, USEFUL, WASTED
 from gemm_lessons.ptx.wgmma import M
 from gemm_lessons.quantize import BLOCK, E4M3
@@ -32,19 +32,8 @@ def draw(K: int) -> tuple[Array, Array]:
 
 
 def sums(x: Array, w: Array, interval: int) -> Iterator[Array]:
-    """The product x @ w.T after each step of 32 of K, as an emulated tensor core keeps it: float32.
-
-    Args:
-        x: float32 [rows, K].
-        w: float32 [columns, K].
-        interval: terms after which a partial sum of 14 bits is promoted; K or more for never.
-    """
-    total, part = np.zeros((len(x), len(w)), np.float32), np.zeros((len(x), len(w)), np.float32)
-    for k in range(0, x.shape[1], STEP):
-        part = keep_bits(part + x[:, k : k + STEP] @ w[:, k : k + STEP].T, WGMMA_E4M3_BITS)
-        if (k + STEP) % interval == 0:
-            total, part = total + part, np.zeros_like(part)
-        yield total + part
+    """Sums of 14 bits, promoted every so many terms, after each step: `fp8_error.running_sums`."""
+    return running_sums(x, w, WGMMA_E4M3_BITS, interval)
 
 
 def running_errors(K: int, interval: int) -> Array:

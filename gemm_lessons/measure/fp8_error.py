@@ -18,6 +18,7 @@ No GPU takes part, so the numbers are the same everywhere.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,23 @@ def keep_bits(values: Array, bits: int) -> Array:
     return (np.ascontiguousarray(values, np.float32).view(np.uint32) & mask).view(np.float32)
 
 
+def running_sums(x: Array, w: Array, bits: int, interval: int) -> Iterator[Array]:
+    """The product x @ w.T after each step of 32 of K, as an emulated tensor core keeps it: float32.
+
+    Args:
+        x: float32 [rows, K].
+        w: float32 [columns, K].
+        bits: of a partial sum; the others are dropped.
+        interval: terms after which a partial sum is promoted; more than K for never.
+    """
+    total, part = np.zeros((len(x), len(w)), np.float32), np.zeros((len(x), len(w)), np.float32)
+    for k in range(0, x.shape[1], STEP):
+        part = keep_bits(part + x[:, k : k + STEP] @ w[:, k : k + STEP].T, bits)
+        if (k + STEP) % interval == 0:
+            total, part = total + part, np.zeros_like(part)
+        yield total + part
+
+
 def summation(kept: str, K: int, seed: int = 0) -> Summation:
     """Add up products of e4m3 values in an accumulator of few bits, promoted now and then.
 
@@ -133,13 +151,9 @@ def summation(kept: str, K: int, seed: int = 0) -> Summation:
     bits, interval = SUMS[kept]
     rng = np.random.default_rng([seed, K, 1])
     x, w = (rng.standard_normal((32, K)).astype(E4M3).astype(np.float32) for _ in range(2))
-    total, part = np.zeros((32, 32), np.float32), np.zeros((32, 32), np.float32)
-    for k in range(0, K, STEP):
-        part = keep_bits(part + x[:, k : k + STEP] @ w[:, k : k + STEP].T, bits)
-        if (k + STEP) % interval == 0:
-            total, part = total + part, np.zeros_like(part)
+    *_, got = running_sums(x, w, bits, interval)
     want = x.astype(np.float64) @ w.T.astype(np.float64)
-    return Summation(kept, K, relative_error((total + part).astype(np.float64), want))
+    return Summation(kept, K, relative_error(got.astype(np.float64), want))
 
 
 def relative_error(got: Array, want: Array) -> float:
