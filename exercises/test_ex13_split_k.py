@@ -17,8 +17,13 @@ SCHEDULES = range(4)  # orders of blocks, in which the parts of a tile come in o
 GPU_RUNS = range(50)  # why so many: a GPU mostly starts blocks in order
 
 
+def tiles_of(case):
+    """How many tiles each expert has."""
+    return [-(-count // BM) * -(-case.N // BN) for count in case.counts]
+
+
 def num_tiles(case):
-    return sum(-(-count // BM) for count in case.counts) * -(-case.N // BN)
+    return sum(tiles_of(case))
 
 
 def parts_of(case):
@@ -73,7 +78,6 @@ class SplitK(GroupedExercise):
         }
 
     def job(self, case, inputs, output):
-        tiles = [-(-count // BM) * -(-case.N // BN) for count in case.counts]
         slots = max(WANTED_BLOCKS, num_tiles(case))
         return {
             "kind": "kernel",
@@ -85,7 +89,7 @@ class SplitK(GroupedExercise):
                 {"device": inputs["x"]},
                 {"device": inputs["w"]},
                 {"device": case.ends},
-                {"device": np.cumsum(tiles).astype(np.int32)},
+                {"device": np.cumsum(tiles_of(case)).astype(np.int32)},
                 {"device": np.full((slots, BM * BN), np.nan, np.float32)},
                 {"device": np.zeros(num_tiles(case), np.int32)},
                 output,

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from gemm_lessons.measure.decoding import Line
 from gemm_lessons.plots import PAGE, PALETTE, PEER, USEFUL, WASTED
 
-TILE_COLOURS = tuple(PALETTE[i] for i in (0, 1, 2, 3, 4, 5))
+TILE_COLOURS = PALETTE[:6]
 LOOKS = {"decode": (USEFUL, "o"), "hopper": (PALETTE[2], "s"), "torch": (PEER, "^")}
 
 
