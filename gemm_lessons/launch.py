@@ -58,7 +58,8 @@ class Launch:
         keep_alive: arrays that the kernel knows by their addresses only.
 
     Raises:
-        LaunchError: an empty or too large grid, or more shared memory than the device has.
+        LaunchError: an empty or too large grid, one that clusters do not divide, or more shared memory than
+            the device has.
     """
 
     def __init__(
@@ -104,6 +105,8 @@ class Launch:
         threads = int(np.prod(self.block))
         if not 1 <= threads <= 1024:
             raise LaunchError(f"a block of {self.block} has {threads} threads: use 1 to 1024")
+        if self.cluster < 1 or self.grid[0] % self.cluster:
+            raise LaunchError(f"a grid of {self.grid} cannot be cut into clusters of {self.cluster} blocks")
         if self.shared_bytes > chosen.shared_bytes_per_block:
             raise LaunchError(
                 f"{self.shared_bytes} bytes of shared memory per block are asked for and {chosen.name}"
@@ -151,8 +154,10 @@ class Launch:
         values: list[Any] = []
         for type_, argument in zip(self._compiled.argument_types, self.arguments, strict=True):
             self._compiled._prepare_args(type_, argument, 0, [], values)
-        options: dict[str, Any] = {"cluster": self.cluster} if self.cluster > 1 else {}
-        config = LaunchConfig(grid=self.grid, block=self.block, shmem_size=self.shared_bytes, **options)
+        grid, options = self.grid, {}
+        if self.cluster > 1:  # why divided: here the grid of a launch with clusters counts clusters
+            grid, options = (grid[0] // self.cluster, *grid[1:]), {"cluster": self.cluster}
+        config = LaunchConfig(grid=grid, block=self.block, shmem_size=self.shared_bytes, **options)
 
         def enqueue(stream: Stream) -> None:
             launch(_to_core_stream(stream or 0), config, function.kernel, *values)

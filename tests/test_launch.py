@@ -19,6 +19,11 @@ def count_calls(counter):
         counter[0] += 1
 
 
+@cuda.jit
+def count_blocks(counter):
+    cuda.atomic.add(counter, 0, 1)
+
+
 def counter():
     return cuda.to_device(np.zeros(1, np.int32))
 
@@ -31,6 +36,15 @@ def test_a_launch_can_be_repeated():
     cuda.synchronize()
     assert calls.copy_to_host()[0] == 3
     assert launch.num_blocks == 2
+
+
+def test_a_grid_counts_blocks_where_there_are_clusters_too():
+    if device.choose().compute_capability < (9, 0):
+        pytest.skip("NOT RUN: clusters need compute capability 9.0")
+    blocks = counter()
+    Launch(count_blocks, 4, 1, (blocks,), cluster=2)()
+    cuda.synchronize()
+    assert blocks.copy_to_host()[0] == 4
 
 
 def test_a_launch_goes_to_a_stream():
@@ -48,6 +62,7 @@ def test_a_launch_goes_to_a_stream():
         (1, 2048, {}, "2048 threads: use 1 to 1024"),
         (1, (32, 0), {}, "0 threads"),
         (1, 32, {"shared_bytes": 1 << 20}, "1048576 bytes of shared memory per block"),
+        (5, 32, {"cluster": 2}, "a grid of .5,. cannot be cut into clusters of 2 blocks"),
     ],
 )
 def test_an_impossible_launch_is_refused_with_its_numbers(grid, block, options, message):
