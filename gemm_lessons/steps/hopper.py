@@ -226,12 +226,13 @@ def choose_config(problem: GroupedProblem) -> Config:
     """The tile for a problem: wide enough for an expert with twice the average number of tokens.
 
     An expert that fits into one tile has its weights read once.  A narrower tile leaves room for more
-    stages, so for more bytes on their way, which is what a memory-bound problem needs.  The rule looks
+    stages, so for more bytes on their way, which is what a memory-bound problem needs; and a small box keeps
+    TMA from filling in rows that no expert has, which takes it longer than to copy them.  The rule looks
     at the sum of the counts only, so that it holds for every routing that a replayed graph may bring.
     """
     wanted = 2 * ceil_div(problem.total_tokens, problem.num_groups)
     if wanted <= 64:
-        return Config(BM=64, num_stages=8)
+        return Config(BM=64, box=16, num_stages=8)
     if wanted <= 128:
         return Config(BM=128, num_stages=6)
     return CONFIG
