@@ -31,7 +31,7 @@ What to measure: time over torch._scaled_grouped_mm, with and without fast accum
 
 Role card
     barrier         a phase ends after                                        and then
-    full[stage]     1 arrival (producer) + 128 bytes a row + scales           consumers may read the stage
+    full[stage]     2 arrivals (producer) + 128 bytes a row + scales          consumers may read the stage
     empty[stage]    4 arrivals a consumer warpgroup (its warps)               it may be overwritten
     tile_ready      1 arrival (scheduler)                                     s_tile names the next tile
     tile_wanted     1 (producer) + 4 a consumer warpgroup                     s_tile may be overwritten
@@ -143,6 +143,11 @@ class Config(hopper.Config):
     def num_parts(self) -> int:
         """Parts of a tile: 64 tokens for each consumer."""
         return self.BM // (self.num_consumers * WARPGROUP_TOKENS)
+
+    @property
+    def arrivals(self) -> dict[str, int]:
+        """How many arrivals end a phase of each barrier: the producer also brings a scale itself."""
+        return super().arrivals | {"full": 2}
 
     @property
     def least_piece(self) -> int:
@@ -259,18 +264,17 @@ def make_kernel(config: Config) -> Any:
             group, row, rows, feature = s_tile[0], s_tile[1], s_tile[2], s_tile[3]
             if rows == 0:
                 break
+            weight = float32(1)
+            if not WHOLE_ROWS:
+                weight = w_scales[group, feature >> BK_SHIFT, 0]
             for k_tile in range(num_k):
                 if k_tile == max(num_k - LOOKAHEAD, 0):
                     mbarrier_arrive(barriers + TILE_WANTED)
-                weight, num_bytes = float32(1), int32(bytes_of(rows) + MOST_PARTS * PART_SCALES * 4)
-                if not WHOLE_ROWS:
-                    # why before the wait: its latency passes there
-                    weight = w_scales[group, feature >> BK_SHIFT, k_tile]
-                elif k_tile == 0:
+                num_bytes = int32(bytes_of(rows) + MOST_PARTS * PART_SCALES * 4)
+                if WHOLE_ROWS and k_tile == 0:
                     num_bytes = int32(num_bytes + FEATURE_BYTES)
                 wait(barriers + EMPTY + 8 * stage, phase ^ 1)
                 full = uint32(barriers + FULL + 8 * stage)
-                st_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES), weight)
                 mbarrier_arrive_expect_tx(full, num_bytes)
                 here, w_row = uint32(ring + stage * STAGE_BYTES), int32(group * N + feature)
                 load(maps, here, full, k_tile * BK, row, rows, w_row)
@@ -282,6 +286,11 @@ def make_kernel(config: Config) -> Any:
                     # why two sets, in turn: the consumers may still be storing the tile before.
                     features = uint32(ring + FEATURES_AT + tile_phase * FEATURE_BYTES)
                     tma_load_2d(features, address_of(maps, (W_SCALES, 0)), feature, group, full)
+                # why last: the copies should not wait for this number, nor the next ones for the next
+                st_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES), weight)
+                mbarrier_arrive(full)
+                if not WHOLE_ROWS:
+                    weight = w_scales[group, feature >> BK_SHIFT, min(k_tile + 1, num_k - 1)]
                 stage = int32(stage + 1)
                 if stage == STAGES:
                     stage, phase = int32(0), int32(phase ^ 1)
