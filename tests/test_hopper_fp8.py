@@ -21,6 +21,10 @@ ON_GPU = device.choose().is_gpu
 pytestmark = [pytest.mark.gpu] if device.choose().is_gpu else []  # the same tests on both
 CONFIG = hopper_fp8.CONFIG if ON_GPU else hopper_fp8.SIM_CONFIG
 BM = CONFIG.BM
+FEW = replace(hopper_fp8.SIM_CONFIG, BM=32, box=16, few_tokens=True)
+if ON_GPU:
+    FEW = hopper_fp8.choose_config(GroupedProblem((1,), 128, 128, "float8_e4m3fn"))
+in_both_layouts = pytest.mark.parametrize("config", [CONFIG, FEW], ids=["many", "few"])
 SIZE = {"N": 392, "K": 464} if ON_GPU else {"N": 40, "K": 144}
 
 
@@ -55,16 +59,18 @@ def assert_right(problem, config, inputs, subject, launches=1):
         prepared.check(inputs).raise_if_wrong(subject)
 
 
-COUNTS = {name: case.counts for name, case in ragged_cases(BM).items() if "K" not in name}
+CASES = [name for name in ragged_cases(BM) if "K" not in name]
 
 
-@pytest.mark.parametrize("name", telling_first(COUNTS))
-def test_right_on_ragged_case(name):
-    problem = problem_of(COUNTS[name])
+@in_both_layouts
+@pytest.mark.parametrize("name", telling_first(CASES))
+def test_right_on_ragged_case(name, config):
+    problem = problem_of(ragged_cases(config.BM)[name].counts)
     inputs = scaled(problem, 7, whole_rows=len(name) % 2 == 0)
-    assert_right(problem, CONFIG, inputs, name, launches=2)
+    assert_right(problem, config, inputs, name, launches=2)
 
 
+@in_both_layouts
 @pytest.mark.parametrize(
     ("N", "K", "whole_rows"),
     [
@@ -73,9 +79,9 @@ def test_right_on_ragged_case(name):
         *(pytest.param(136, 272, rows, marks=pytest.mark.slow) for rows in (False, True)),
     ],
 )
-def test_tails_of_n_and_k(N, K, whole_rows):
-    problem = problem_of((3, BM + 1), N, K)
-    assert_right(problem, CONFIG, scaled(problem, 1, whole_rows=whole_rows), f"{N=} {K=}")
+def test_tails_of_n_and_k(N, K, whole_rows, config):
+    problem = problem_of((3, config.BM + 1), N, K)
+    assert_right(problem, config, scaled(problem, 1, whole_rows=whole_rows), f"{N=} {K=}")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +93,8 @@ def test_tails_of_n_and_k(N, K, whole_rows):
         pytest.param({"BM": 256, "BN": 128, "num_buffers": 4}, (193,), marks=pytest.mark.slow),
         pytest.param({"BM": 256, "BN": 128, "num_buffers": 2}, (193,), marks=pytest.mark.slow),
         pytest.param({"stealing": False, "band": 1}, (BM + 5, 0, 3 * BM - 2), marks=pytest.mark.slow),
+        ({"BM": 64, "BN": 128, "box": 32, "few_tokens": True}, (17, 0, 49)),
+        pytest.param({"BM": 16, "box": 16, "few_tokens": True}, (17, 3), marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -96,23 +104,24 @@ def test_right_with_other_constants(options, counts):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [{"BM": 128}, {"BM": 32, "box": 16, "few_tokens": True}], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_right_in_any_order_of_events(seed):
+def test_right_in_any_order_of_events(seed, options):
     if ON_GPU:
         pytest.skip("NOT RUN: a GPU orders events as it likes")
     from gemm_lessons import sim
 
     problem = problem_of((70, 9), 64, 272)
     with sim.configured(seed=seed):
-        assert_right(problem, replace(CONFIG, BM=128), scaled(problem, seed), str(seed))
+        assert_right(problem, replace(CONFIG, **options), scaled(problem, seed), str(seed))
 
 
-def drift(K, *, whole_rows):
+def drift(K, config, *, whole_rows):
     """How far outputs are off on average, relative to themselves, where every value is positive."""
     problem = problem_of((300,), 128, K)
     x, w = (np.abs(one) + np.float32(0.5) for one in replace(problem, dtype="float32").inputs(K))
     inputs = quantize_inputs(Inputs(x, w), whole_rows=whole_rows)
-    prepared = hopper_fp8.prepare(problem, CONFIG, inputs)
+    prepared = hopper_fp8.prepare(problem, config, inputs)
     hopper_fp8.launch(prepared)
     got = prepared.result()[NUM_GUARD_ROWS:-NUM_GUARD_ROWS].astype(np.float64)
     x, w = (dequantize(one) for one in inputs)
@@ -120,17 +129,19 @@ def drift(K, *, whole_rows):
 
 
 @pytest.mark.skipif(not ON_GPU, reason="NOT RUN: in the simulator wgmma adds in float32, and loses nothing")
+@in_both_layouts
 @pytest.mark.parametrize("whole_rows", [False, True])
-def test_sums_leave_the_tensor_core_before_they_lose_more(whole_rows):
+def test_sums_leave_the_tensor_core_before_they_lose_more(whole_rows, config):
     # why positive values: dropped bits all go one way, and random signs hide that from a tolerance
-    one_block, many = (drift(K, whole_rows=whole_rows) for K in (128, 8192))
+    one_block, many = (drift(K, config, whole_rows=whole_rows) for K in (128, 8192))
     assert abs(many) < 2 * abs(one_block) + 2.0**-9, (one_block, many)
 
 
-def test_many_empty_experts():
+@in_both_layouts
+def test_many_empty_experts(config):
     counts = tuple(5 if g in (3, 40) else 0 for g in range(64))
     problem = problem_of(counts, 16, 32)
-    assert_right(problem, CONFIG, scaled(problem, 3), "62 of 64 experts are empty")
+    assert_right(problem, config, scaled(problem, 3), "62 of 64 experts are empty")
 
 
 def test_nothing_but_zeros_is_zero():
@@ -142,11 +153,12 @@ def test_nothing_but_zeros_is_zero():
     assert not prepared.result()[NUM_GUARD_ROWS:-NUM_GUARD_ROWS].any()
 
 
-def test_what_is_not_a_number_stays_with_its_row_and_its_expert():
+@in_both_layouts
+def test_what_is_not_a_number_stays_with_its_row_and_its_expert(config):
     problem = problem_of((9, 5, 0, 7))
     x, w = (array.copy() for array in numbers(problem, 4))
     x[2, 17], w[1], w[2], w[3, 4, -1] = np.nan, np.nan, np.nan, np.inf
-    prepared = hopper_fp8.prepare(problem, CONFIG, quantize_inputs(Inputs(x, w)))
+    prepared = hopper_fp8.prepare(problem, config, quantize_inputs(Inputs(x, w)))
     prepared.poison()
     hopper_fp8.launch(prepared)
     y = prepared.result()[NUM_GUARD_ROWS:-NUM_GUARD_ROWS].astype(np.float32)
@@ -155,11 +167,12 @@ def test_what_is_not_a_number_stays_with_its_row_and_its_expert():
     np.testing.assert_array_equal(np.isnan(y), sick)
 
 
-def test_a_replayed_graph_takes_new_counts():
+@in_both_layouts
+def test_a_replayed_graph_takes_new_counts(config):
     counts = (9, 0, 5, 20)
     problem = problem_of(counts)
     inputs = scaled(problem, 5)
-    prepared = hopper_fp8.prepare(problem, CONFIG, inputs)
+    prepared = hopper_fp8.prepare(problem, config, inputs)
     replay = Graph(prepared)
     offsets = prepared.parts["gemm"].arguments[1]
     total = problem.total_tokens
@@ -172,10 +185,11 @@ def test_a_replayed_graph_takes_new_counts():
         verdict.raise_if_wrong(str(new))
 
 
-def test_wild_counts_on_the_device_stay_inside_the_output():
+@in_both_layouts
+def test_wild_counts_on_the_device_stay_inside_the_output(config):
     problem = problem_of((9, 4))
     inputs = scaled(problem, 6)
-    prepared = hopper_fp8.prepare(problem, CONFIG, inputs)
+    prepared = hopper_fp8.prepare(problem, config, inputs)
     prepared.parts["gemm"].arguments[1].copy_to_device(np.array([-5, 1_000_000, 7], np.int32))
     prepared.poison()
     hopper_fp8.launch(prepared)
@@ -184,8 +198,9 @@ def test_wild_counts_on_the_device_stay_inside_the_output():
 
 
 @pytest.mark.skipif(ON_GPU, reason="NOT RUN: on a GPU this hangs; the simulator says why")
+@pytest.mark.parametrize("few", [{}, {"BM": 16, "box": 16, "few_tokens": True}], ids=["many", "few"])
 @pytest.mark.parametrize("barrier", ["full", "empty", "tile_ready", "tile_wanted"])
-def test_a_wrong_arrival_count_is_a_sentence(barrier):
+def test_a_wrong_arrival_count_is_a_sentence(barrier, few):
     from gemm_lessons import sim
 
     class OneMore(hopper_fp8.Config):
@@ -195,7 +210,7 @@ def test_a_wrong_arrival_count_is_a_sentence(barrier):
             return counts | {barrier: counts[barrier] + 1}
 
     problem = problem_of((5, 3), 8, 400)
-    config = OneMore(BM=64, BN=64, num_stages=2, num_buffers=1)
+    config = OneMore(**{"BM": 64, "BN": 64, "num_stages": 2, "num_buffers": 1, **few})
     prepared = hopper_fp8.prepare(problem, config, scaled(problem, 6))
     with pytest.raises(sim.SimulatorError, match=r"\(1 arrivals and \d+ bytes are missing\)"):
         hopper_fp8.launch(prepared)
@@ -228,7 +243,10 @@ def test_refuses_inputs_without_scales():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"BM": 96}, {"BM": 32}, {"BM": 512}, {"box": 32}, {"BN": 96}, {"num_stages": 1}], ids=str
+    "wrong",
+    [{"BM": 96}, {"BM": 32}, {"BM": 512}, {"box": 32}, {"BN": 96}, {"num_stages": 1}]
+    + [{"few_tokens": True, **few} for few in ({"BM": 8}, {"BM": 32}, {"box": 8}, {"BN": 256})],
+    ids=str,
 )
 def test_refuses_constants_that_do_not_fit(wrong):
     with pytest.raises(ConfigError):

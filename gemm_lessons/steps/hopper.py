@@ -95,6 +95,7 @@ launch = launch_parts
 
 SIGNATURE = "void(uint8[:,::1], int32[::1], int32, int32, int32, uint16[:,::1], int32[::1])"
 
+ALL_LANES = 0xFFFFFFFF
 WARPGROUP, WARPS = 128, 4  # threads and warps of a warpgroup
 WARPGROUP_FEATURES = 64  # rows of one wgmma
 ROW_BYTES = tensor_map.ROW_BYTES
@@ -305,6 +306,7 @@ class Roles(NamedTuple):
     Attributes:
         open_block: (barriers, maps), for one thread before a block barrier.
         wait: (barrier, parity).
+        take: (s_tile, barriers, parity), a tile's first row, rows and first feature, for a whole warp.
         schedule: a role.
         bytes_of: (rows of a tile), what lands in each of its stages.
         load: asks for them; `produce` says with what.
@@ -313,6 +315,7 @@ class Roles(NamedTuple):
 
     open_block: Any
     wait: Any
+    take: Any
     schedule: Any
     bytes_of: Any
     load: Any
@@ -346,6 +349,16 @@ def make_roles(config: Config) -> Roles:
             pass
 
     @inlined
+    def take(s_tile, barriers, parity):
+        wait(barriers + TILE_READY, parity)
+        row, rows, feature = int32(0), int32(0), int32(0)
+        if cuda.threadIdx.x & 31 == 0:  # why one lane: who reads s_tile says itself that it has
+            row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
+            mbarrier_arrive(barriers + TILE_WANTED)
+        row, rows = cuda.shfl_sync(ALL_LANES, row, 0), cuda.shfl_sync(ALL_LANES, rows, 0)
+        return row, rows, cuda.shfl_sync(ALL_LANES, feature, 0)
+
+    @inlined
     def schedule(s_tile, barriers, offsets, total_tokens, N, counters):
         """Take tickets and hand out their tiles, until there are none; one warp."""
         lane = int32(cuda.threadIdx.x & 31)
@@ -370,7 +383,7 @@ def make_roles(config: Config) -> Roles:
                 taken = int32(0)
                 if lane == 0:
                     taken = cuda.atomic.add(counters, 0, 1)
-                ticket = int32(num_blocks + cuda.shfl_sync(0xFFFFFFFF, taken, 0))
+                ticket = int32(num_blocks + cuda.shfl_sync(ALL_LANES, taken, 0))
             else:
                 ticket = int32(ticket + num_blocks)
         if STEALING and lane == 0:
@@ -419,7 +432,7 @@ def make_roles(config: Config) -> Roles:
                 if stage == STAGES:
                     stage, phase = 0, phase ^ 1
 
-    return Roles(open_block, wait, schedule, bytes_of, load, produce)
+    return Roles(open_block, wait, take, schedule, bytes_of, load, produce)
 
 
 @cache
@@ -434,10 +447,10 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
     X_BYTES, W_PART_BYTES = BM * ROW_BYTES, WARPGROUP_FEATURES * ROW_BYTES
     ACCUMULATORS = BM // 2  # 64 x BM float32 over 128 threads
     NUM_BARRIERS = 2 * STAGES + 2
-    FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
+    FULL, EMPTY, _, _ = config.barriers
     CONSUMER_WARPS = config.num_consumers * WARPS
     PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
-    open_block, wait, schedule, _, _, produce = make_roles(config)
+    open_block, wait, take, schedule, _, _, produce = make_roles(config)
     give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
     wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
     store = epilogue(config)
@@ -481,15 +494,8 @@ def make_kernel(config: Config, epilogue: Callable[[Config], Any] = make_store) 
         y_map = address_of(maps, (Y_BOX, 0))
         stage, phase, tile_phase = 0, 0, 0
         while True:
-            wait(barriers + TILE_READY, tile_phase)
+            row, rows, feature = take(s_tile, barriers, tile_phase)
             tile_phase ^= 1
-            row, rows, feature = int32(0), int32(0), int32(0)
-            if cuda.threadIdx.x & 31 == 0:  # why one lane: who reads s_tile says itself that it has
-                row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
-                mbarrier_arrive(barriers + TILE_WANTED)
-            row = cuda.shfl_sync(0xFFFFFFFF, row, 0)
-            rows = cuda.shfl_sync(0xFFFFFFFF, rows, 0)
-            feature = cuda.shfl_sync(0xFFFFFFFF, feature, 0)
             if rows == 0:
                 break
             num_steps = int32((rows + STEP - 1) // STEP)

@@ -86,7 +86,7 @@ from gemm_lessons.ptx.wgmma import (
 from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInputs, turned_shape
 from gemm_lessons.quantize_kernels import prepare_turn
 from gemm_lessons.schedule import ceil_div
-from gemm_lessons.steps import hopper
+from gemm_lessons.steps import _few_tokens, hopper
 from gemm_lessons.steps._host import ConfigError, begin_quantized
 from gemm_lessons.steps.hopper import (
     CONSUMER_REGISTERS,
@@ -96,6 +96,7 @@ from gemm_lessons.steps.hopper import (
     SWIZZLE_BYTES,
     WARPS,
     Y_BOX,
+    Roles,
     count_work,
     make_roles,
 )
@@ -126,6 +127,8 @@ class Config(hopper.Config):
         BN: features of a tile, which share one scale of the weights.
         num_buffers: boxes of output, 16 tokens by 64 features, that each warp may have on their way.
         whole_rows: one scale for each row of x and of w, instead of one for each block.
+        few_tokens: the consumers of `_few_tokens` multiply: BM, BN, box and num_buffers mean what they do in
+            `hopper`.
     """
 
     BK: ClassVar[int] = BK
@@ -133,16 +136,17 @@ class Config(hopper.Config):
     num_stages: int = 3
     num_buffers: int = 4
     whole_rows: bool = False
+    few_tokens: bool = False
 
     @property
     def num_consumers(self) -> int:
-        """Consumer warpgroups: two, where there are tokens for two."""
-        return min(self.BM // WARPGROUP_TOKENS, 2)
+        """Consumer warpgroups: two, where there are tokens, or features, for two."""
+        return super().num_consumers if self.few_tokens else min(self.BM // WARPGROUP_TOKENS, 2)
 
     @property
     def num_parts(self) -> int:
-        """Parts of a tile: 64 tokens for each consumer."""
-        return self.BM // (self.num_consumers * WARPGROUP_TOKENS)
+        """Parts of a tile: 64 tokens for each consumer, or all of the few."""
+        return 1 if self.few_tokens else self.BM // (self.num_consumers * WARPGROUP_TOKENS)
 
     @property
     def arrivals(self) -> dict[str, int]:
@@ -151,18 +155,23 @@ class Config(hopper.Config):
 
     @property
     def least_piece(self) -> int:
-        """Tiles are cut into pieces of a multiple of so many tokens: those of a warpgroup."""
-        return WARPGROUP_TOKENS
+        """Tiles are cut into pieces of a multiple of so many tokens: those of a wgmma."""
+        return super().least_piece if self.few_tokens else WARPGROUP_TOKENS
+
+    @property
+    def y_box(self) -> int:
+        """Tokens of a box of output: those of a warp's sums, or of a warpgroup's store."""
+        return self.box if self.few_tokens else WARP_TOKENS
 
     @property
     def buffer_bytes(self) -> int:
         """One box of output."""
-        return WARP_TOKENS * ROW_BYTES
+        return self.y_box * ROW_BYTES
 
     @property
     def part_scales(self) -> int:
         """Scales that TMA fetches for a part: one for each token, and those that it cannot begin behind."""
-        return self.num_consumers * WARPGROUP_TOKENS + SKEWS
+        return self.BM // self.num_parts + SKEWS
 
     @property
     def scale_bytes(self) -> int:
@@ -170,16 +179,29 @@ class Config(hopper.Config):
         return ceil_div(self.part_scales * 4, ROW_BYTES) * ROW_BYTES
 
     @property
+    def stage_scales(self) -> int:
+        """Shared memory for a stage's scales of x."""
+        return self.num_parts * self.scale_bytes
+
+    @property
     def feature_bytes(self) -> int:
         """A tile's scales of whole rows of w, one float32 for each feature."""
         return self.BN * 4 if self.whole_rows else 0
 
     @property
+    def places(self) -> tuple[int, int, int, int, int]:
+        """Where output buffers, scales of x, of features, and of blocks of w begin in the ring; its end."""
+        writers = self.num_consumers * (1 if self.few_tokens else WARPS)
+        buffers = self.num_stages * self.stage_bytes
+        scales = buffers + writers * self.num_buffers * self.buffer_bytes
+        features = scales + self.num_stages * self.stage_scales
+        weights = features + 2 * self.feature_bytes
+        return buffers, scales, features, weights, weights + self.num_stages * WEIGHT_BYTES
+
+    @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory: the ring, the output buffers, the scales, and slack to align them."""
-        buffers = self.num_consumers * WARPS * self.num_buffers * self.buffer_bytes
-        scales = self.num_stages * (self.num_parts * self.scale_bytes + WEIGHT_BYTES) + 2 * self.feature_bytes
-        return self.num_stages * self.stage_bytes + buffers + scales + SWIZZLE_BYTES
+        return self.places[-1] + SWIZZLE_BYTES
 
     def check_problem(self, problem: GroupedProblem) -> None:
         """Check dtype, N and K.
@@ -188,7 +210,7 @@ class Config(hopper.Config):
             ConfigError: BM or box do not suit wgmma's rows.
             ProblemError: the step does not take them.
         """
-        if self.BM < WARPGROUP_TOKENS or self.box < WARPGROUP_TOKENS:
+        if not self.few_tokens and min(self.BM, self.box) < WARPGROUP_TOKENS:
             raise ConfigError(f"BM is {self.BM} and box is {self.box}: a wgmma multiplies 64 tokens")
         if problem.dtype != "float8_e4m3fn":
             raise ProblemError(f"this step computes in float8_e4m3fn, and the problem is {problem.dtype}")
@@ -205,53 +227,21 @@ def choose_config(problem: GroupedProblem) -> Config:
     """The tile for a problem, by the rule of `hopper.choose_config`: by the average number of tokens."""
     wanted = 2 * ceil_div(problem.total_tokens, problem.num_groups)
     if wanted <= 64:
-        return Config(BM=64, num_stages=8, num_buffers=2)
+        return Config(BM=64, box=16, num_stages=8, num_buffers=2, few_tokens=True)
     if wanted <= 128:
         return Config(BM=128, num_stages=5, num_buffers=2)
     return CONFIG
 
 
-@cache
-def make_kernel(config: Config) -> Any:
-    """The kernel.
-
-    Its arguments: tensor maps [5, 128], or six for whole rows, offsets [num_groups + 1], total_tokens, N, K,
-    w_scales, y [total_tokens, N] as 16-bit words, and two counters that start at zero and are zero again when
-    it ends.
-    """
-    BM, BN, STAGES, BUFFERS = config.BM, config.BN, config.num_stages, config.num_buffers
-    STAGE_BYTES, BUFFER_BYTES, SCALE_BYTES = config.stage_bytes, config.buffer_bytes, config.scale_bytes
-    CONSUMERS, WHOLE_ROWS = config.num_consumers, config.whole_rows
-    CONSUMER_WARPS = CONSUMERS * WARPS
-    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
-    X_BYTES, BUFFERS_AT = BM * ROW_BYTES, STAGES * STAGE_BYTES
-    SCALES_AT = BUFFERS_AT + CONSUMER_WARPS * BUFFERS * BUFFER_BYTES
-    PART = BN // 2  # partial sums: 64 x BN float32 over 128 threads
+def make_produce(config: Config, roles: Roles) -> Any:
+    """Make the producer: a device function for one thread."""
+    STAGES, STAGE_BYTES, WHOLE_ROWS = config.num_stages, config.stage_bytes, config.whole_rows
+    SCALE_BYTES, STAGE_SCALES, FEATURE_BYTES = config.scale_bytes, config.stage_scales, config.feature_bytes
     MOST_PARTS, PART_SCALES = config.num_parts, config.part_scales
-    STAGE_SCALES = MOST_PARTS * SCALE_BYTES
-    NEXT_PART = CONSUMERS * WARPGROUP_TOKENS  # tokens from one part of a warpgroup to its next
-    ACCUMULATORS = MOST_PARTS * PART
-    BOXES = BN // BOX_FEATURES
-    FEATURES_AT, FEATURE_BYTES = SCALES_AT + STAGES * STAGE_SCALES, config.feature_bytes
-    WEIGHTS_AT = FEATURES_AT + 2 * FEATURE_BYTES
-    NUM_BARRIERS = 2 * STAGES + 2
+    PART_TOKENS = config.BM // MOST_PARTS
+    _, SCALES_AT, FEATURES_AT, WEIGHTS_AT, _ = config.places
     FULL, EMPTY, TILE_READY, TILE_WANTED = config.barriers
-    open_block, wait, schedule, bytes_of, load, _ = make_roles(config)
-    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
-    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
-    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
-    begin, add = wgmma_e4m3_begin[BN], wgmma_e4m3[BN]
-
-    @inlined
-    def take_tile(s_tile, barriers, tile_phase):
-        """Wait for the next tile and read it: first row, rows, first feature; a whole warp."""
-        wait(barriers + TILE_READY, tile_phase)
-        row, rows, feature = int32(0), int32(0), int32(0)
-        if tid_x() & 31 == 0:  # why one lane: who reads s_tile says itself that it has
-            row, rows, feature = s_tile[1], s_tile[2], s_tile[3]
-            mbarrier_arrive(barriers + TILE_WANTED)
-        row, rows = cuda.shfl_sync(ALL_LANES, row, 0), cuda.shfl_sync(ALL_LANES, rows, 0)
-        return row, rows, cuda.shfl_sync(ALL_LANES, feature, 0)
+    wait, bytes_of, load = roles.wait, roles.bytes_of, roles.load
 
     @inlined
     def produce(s_tile, barriers, ring, maps, w_scales, N, num_k):
@@ -280,7 +270,7 @@ def make_kernel(config: Config) -> Any:
                 load(maps, here, full, k_tile * BK, row, rows, w_row)
                 for i in range(MOST_PARTS):
                     scales = uint32(ring + SCALES_AT + stage * STAGE_SCALES + i * SCALE_BYTES)
-                    first, block = (row & -SKEWS) + i * NEXT_PART, 0 if WHOLE_ROWS else k_tile
+                    first, block = (row & -SKEWS) + i * PART_TOKENS, 0 if WHOLE_ROWS else k_tile
                     tma_load_2d(scales, address_of(maps, (X_SCALES, 0)), first, block, full)
                 if WHOLE_ROWS and k_tile == 0:
                     # why two sets, in turn: the consumers may still be storing the tile before.
@@ -295,6 +285,27 @@ def make_kernel(config: Config) -> Any:
                 if stage == STAGES:
                     stage, phase = int32(0), int32(phase ^ 1)
             tile_phase = int32(tile_phase ^ 1)
+
+    return produce
+
+
+def make_consume(config: Config, roles: Roles) -> Any:
+    """Make the consumers: a device function for a warpgroup."""
+    BM, BN, STAGES, BUFFERS = config.BM, config.BN, config.num_stages, config.num_buffers
+    STAGE_BYTES, BUFFER_BYTES, SCALE_BYTES = config.stage_bytes, config.buffer_bytes, config.scale_bytes
+    STAGE_SCALES, FEATURE_BYTES, WHOLE_ROWS = config.stage_scales, config.feature_bytes, config.whole_rows
+    CONSUMERS, MOST_PARTS = config.num_consumers, config.num_parts
+    BUFFERS_AT, SCALES_AT, FEATURES_AT, WEIGHTS_AT, _ = config.places
+    X_BYTES = BM * ROW_BYTES
+    PART = BN // 2  # partial sums: 64 x BN float32 over 128 threads
+    NEXT_PART = CONSUMERS * WARPGROUP_TOKENS  # tokens from one part of a warpgroup to its next
+    ACCUMULATORS = MOST_PARTS * PART
+    BOXES = BN // BOX_FEATURES
+    FULL, EMPTY, _, _ = config.barriers
+    wait, take = roles.wait, roles.take
+    wait_for_products, wait_for_stores = wgmma_wait[0], tma_store_wait[0]
+    wait_for_buffer, wait_for_buffers = tma_store_wait_read[BUFFERS - 1], tma_store_wait_read[0]
+    begin, add = wgmma_e4m3_begin[BN], wgmma_e4m3[BN]
 
     @inlined
     def start(part, x, w, again):
@@ -412,7 +423,7 @@ def make_kernel(config: Config) -> Any:
         part = cuda.local.array(PART, float32)
         stage, phase, tile_phase = int32(0), int32(0), int32(0)
         while True:
-            row, rows, feature = take_tile(s_tile, barriers, tile_phase)
+            row, rows, feature = take(s_tile, barriers, tile_phase)
             if rows == 0:
                 break
             if tid_x() & 31 == 0:  # why into shared memory: the multiplication needs the registers
@@ -444,6 +455,25 @@ def make_kernel(config: Config) -> Any:
                     store(acc, i * PART, features, buffers, y_map, y, row + i * NEXT_PART, left, feature, N)
         if tid_x() & 31 == 0:
             wait_for_stores()  # why: the block's shared memory is gone when it ends
+
+    return consume
+
+
+@cache
+def make_kernel(config: Config) -> Any:
+    """The kernel.
+
+    Its arguments: tensor maps [5, 128], or six for whole rows, offsets [num_groups + 1], total_tokens, N, K,
+    w_scales, y [total_tokens, N] as 16-bit words, and two counters that start at zero and are zero again when
+    it ends.
+    """
+    CONSUMER_WARPS = config.num_consumers * WARPS
+    PRODUCER_WARP, SCHEDULER_WARP = CONSUMER_WARPS, CONSUMER_WARPS + 1
+    NUM_BARRIERS = 2 * config.num_stages + 2
+    roles = make_roles(config)
+    open_block, schedule, produce = roles.open_block, roles.schedule, make_produce(config, roles)
+    consume = (_few_tokens.make_consume if config.few_tokens else make_consume)(config, roles)
+    give_registers, take_registers = setmaxnreg_dec[PRODUCER_REGISTERS], setmaxnreg_inc[CONSUMER_REGISTERS]
 
     @whole_kernel(config.num_threads)
     def hopper_fp8_kernel(maps, offsets, total_tokens, N, K, w_scales, y, counters):
@@ -504,7 +534,7 @@ def bind(
         (x_bits, Box(config.BM)),
         (x_bits, Box(config.box)),
         (stacked, Box(config.BN)),
-        (y, Box(WARP_TOKENS)),
+        (y, Box(config.y_box)),
         (turned, Box(1, config.part_scales)),
     ]
     if config.whole_rows:
@@ -541,7 +571,7 @@ def prepare(
     config, x, w = begin_quantized(problem, inputs, config, choose_config(problem), SIM_CONFIG)
     output, y = guarded_output(problem)
     parts = bind(problem, config, x, w, to_device(problem.offsets), y)
-    work = count_work(problem, config, parts.get("gemm"), WARPGROUP_TOKENS, BK)
+    work = count_work(problem, config, parts.get("gemm"), config.least_piece, BK)
     return Prepared(
         problem, config, parts, output, work, (config.BM, config.BN), (x, w), accumulator_bits=WGMMA_E4M3_BITS
     )
