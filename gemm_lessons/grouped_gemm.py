@@ -11,14 +11,14 @@
 |--------------------|---------------------------------------|---------------|
 | bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and      | `decode`      |
 |                    | up to 16 tokens an expert on average  |               |
-|                    | (8 where `hopper` fits, too)          |               |
+|                    | (where `hopper` fits, too, only if    |               |
+|                    | it had tiles for a third of the SMs)  |               |
 | bfloat16           | compute capability 9.0, N and K % 8   | `hopper`      |
 | bfloat16           | 8.0 and newer                         | `tensor_core` |
 | float16            | 7.5 and newer                         | `tensor_core` |
 | float32            | any                                   | `tiled`       |
 | float8_e4m3fn      | 8.9 and newer, K % 16, N % 2, scales  | `decode`      |
 |                    | by blocks, up to 16 tokens, as above  |               |
-|                    | (4 where `hopper_fp8` fits, too)      |               |
 | float8_e4m3fn      | compute capability 9.0, K % 16, N % 8 | `hopper_fp8`  |
 | float8_e4m3fn      | any                                   | `tiled_fp8`   |
 
@@ -50,9 +50,9 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
-# Tokens of an expert, on average, up to which `decode` is the fastest; and beside the steps with wgmma, which
-# read weights as fast from there on, and go on doing so (docs/decode_log.md).
-DECODE_TOKENS, DECODE_TOKENS_BESIDE_WGMMA = 16, {"bfloat16": 8, "float8_e4m3fn": 4}
+# Tokens of an expert, on average, up to which `decode` is the fastest.  The steps with wgmma read weights as
+# fast, unless there are so few tiles that most SMs have none, where sums cut over K win (docs/decode_log.md).
+DECODE_TOKENS, DECODE_TILES_PER_SM = 16, 1 / 3
 # What `decode` takes: what K must be a multiple of, and the oldest compute capability.
 DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}
 READ_OFFSETS = (
@@ -76,6 +76,7 @@ def choose_step(
     K: int,
     compute_capability: tuple[int, int],
     tokens: float = math.inf,
+    tiles_per_sm: float = math.inf,
     *,
     whole_rows: bool = False,
 ) -> Choice:
@@ -87,6 +88,7 @@ def choose_step(
         K: input features.
         compute_capability: (major, minor) of the GPU.
         tokens: of an expert, on average.
+        tiles_per_sm: tiles of 128 features that all experts' weights have, over the GPU's SMs.
         whole_rows: of FP8 inputs, that each row has one scale, instead of each block.
 
     Raises:
@@ -95,9 +97,10 @@ def choose_step(
     generation = "{}.{}".format(*compute_capability)
     if dtype == "float32":
         return Choice("tiled", "float32 has no tensor cores without losing digits")
-    beside_wgmma = compute_capability[0] == 9 and N % 8 == 0
-    few = DECODE_TOKENS_BESIDE_WGMMA.get(dtype, DECODE_TOKENS) if beside_wgmma else DECODE_TOKENS
-    if dtype in DECODED and tokens <= few and not whole_rows:
+    beside_wgmma = dtype != "float16" and compute_capability[0] == 9 and N % 8 == 0
+    sms_without_tiles = tiles_per_sm <= DECODE_TILES_PER_SM
+    few = tokens <= DECODE_TOKENS and (sms_without_tiles or not beside_wgmma)
+    if dtype in DECODED and few and not whole_rows:
         pieces, oldest = DECODED[dtype]
         if compute_capability >= oldest and K % pieces == 0 and N % 2 == 0:
             return Choice("decode", f"{tokens:.3g} tokens an expert: what counts is reading the weights")
@@ -191,10 +194,13 @@ def prepare(
     if scales is not None or dtype == "uint8":
         quantized = _with_scales(x_view, w_view, scales)
         dtype = "float8_e4m3fn"
-    compute_capability = device.choose().compute_capability
+    chosen = device.choose()
     whole_rows = quantized is not None and quantized.w.block != WEIGHT_BLOCK
     tokens = total_tokens / max(num_groups, 1)
-    choice = choose_step(dtype, N, K, compute_capability, tokens, whole_rows=whole_rows)
+    tiles_per_sm = num_groups * ceil_div(N, hopper.CONFIG.BN) / chosen.num_sms
+    choice = choose_step(
+        dtype, N, K, chosen.compute_capability, tokens, tiles_per_sm, whole_rows=whole_rows
+    )
     offsets_view = _offsets_on_device(offsets, num_groups)
     frozen_counts = choice.step not in READ_OFFSETS
     counts = (total_tokens,) + (0,) * (num_groups - 1)  # why these: any that add up, as nobody looks at them

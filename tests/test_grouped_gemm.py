@@ -79,7 +79,7 @@ def assert_scaled_right(problem, inputs, got):
     [
         ((5, 0, 60), 144, False, "hopper_fp8"),
         (COUNTS, 144, True, "hopper_fp8"),
-        ((1, 0, 11), 144, False, "decode"),
+        ((0, 12), 144, False, "decode"),
         (COUNTS, 136, False, "tiled_fp8"),
         (COUNTS, 136, True, "tiled_fp8"),
     ],
@@ -169,17 +169,18 @@ def test_what_no_step_can_do_is_refused(dtype, capability, message):
 
 
 @pytest.mark.parametrize(
-    ("total", "step"), [(25, "hopper"), pytest.param(22, "decode", marks=pytest.mark.slow)]
+    ("counts", "step"), [((5, 0, 46), "hopper"), pytest.param((5, 17), "decode", marks=pytest.mark.slow)]
 )
-def test_prepared_once_it_reads_new_offsets(total, step):
-    problem = GroupedProblem((5, 0, total - 5), N, K, "bfloat16")
+def test_prepared_once_it_reads_new_offsets(counts, step):
+    problem = GroupedProblem(counts, N, K, "bfloat16")
     inputs, offsets = problem.inputs(3), to_device(problem.offsets)
     out = to_device(np.zeros((problem.total_tokens, N), DTYPES["bfloat16"]))
     call = prepare(to_device(inputs.x), to_device(inputs.w), offsets, out)
     if device.choose().compute_capability[0] == 9:
         assert (call.choice.step, call.frozen_counts) == (step, False)
-    for counts in (problem.counts, (0, total, 0), (1, 2, total - 3)):
-        routed = GroupedProblem(counts, N, K, "bfloat16")
+    total, others = problem.total_tokens, (0,) * (len(counts) - 2)
+    for new in (counts, (0, total, *others), (*others, 2, total - 2)):
+        routed = GroupedProblem(new, N, K, "bfloat16")
         offsets.copy_to_device(routed.offsets)
         assert call() is out
         cuda.synchronize()
@@ -189,13 +190,13 @@ def test_prepared_once_it_reads_new_offsets(total, step):
 @pytest.mark.parametrize(
     ("dtype", "K", "capability", "tokens", "step"),
     [
-        ("bfloat16", 64, (9, 0), 8, "decode"),
-        ("bfloat16", 64, (9, 0), 8.1, "hopper"),
+        ("bfloat16", 64, (9, 0), 16, "decode"),
+        ("bfloat16", 64, (9, 0), 16.1, "hopper"),
         ("bfloat16", 64, (8, 0), 16, "decode"),
         ("bfloat16", 64, (8, 0), 16.1, "tensor_core"),
         ("float16", 64, (9, 0), 16, "decode"),
-        ("float8_e4m3fn", 64, (9, 0), 4, "decode"),
-        ("float8_e4m3fn", 64, (9, 0), 4.1, "hopper_fp8"),
+        ("float8_e4m3fn", 64, (9, 0), 16, "decode"),
+        ("float8_e4m3fn", 64, (9, 0), 16.1, "hopper_fp8"),
         ("float8_e4m3fn", 64, (8, 9), 16, "decode"),
         ("bfloat16", 64, (8, 0), 3.75, "decode"),
         ("bfloat16", 60, (8, 0), 3.75, "tensor_core"),
@@ -205,9 +206,23 @@ def test_prepared_once_it_reads_new_offsets(total, step):
     ],
 )
 def test_few_tokens_are_decoded(dtype, K, capability, tokens, step):
-    choice = choose_step(dtype, 64, K, capability, tokens)
+    choice = choose_step(dtype, 64, K, capability, tokens, tiles_per_sm=1 / 3)
     assert choice.step == step
     assert step != "decode" or "tokens an expert" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability", "step"),
+    [
+        ("bfloat16", (9, 0), "hopper"),
+        ("float8_e4m3fn", (9, 0), "hopper_fp8"),
+        ("float16", (9, 0), "decode"),
+        ("bfloat16", (8, 0), "decode"),
+        ("float8_e4m3fn", (8, 9), "decode"),
+    ],
+)
+def test_beside_wgmma_only_few_tiles_are_decoded(dtype, capability, step):
+    assert choose_step(dtype, 64, 64, capability, 1, tiles_per_sm=0.34).step == step
 
 
 def test_more_tokens_are_not_decoded():
