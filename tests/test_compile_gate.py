@@ -83,8 +83,8 @@ def test_the_hopper_kernels_multiply_with_wgmma_in_every_width(compiled):
 
 def test_the_fp8_kernels_multiply_bytes_with_wgmma(compiled):
     found = {facts["kernel"]: facts["e4m3"] for facts in compiled if facts["e4m3"]}
-    # Four instructions a stage, for each number of parts of 64 tokens that a warpgroup may have; with few tokens
-    # for each width, 16 to 64.
+    # Four instructions a stage, for each number of parts of 64 tokens that a warpgroup may have; and with few
+    # tokens, for each width from 16 to 64.
     parts = {256: 2 + 1, 128: 1, 64: 4}
     names = ((BM, f"fp8 on Hopper, BM = {BM}{rows}") for BM in parts for rows in ("", ", whole rows"))
     assert found == of_these(compiled, {name: 4 * parts[BM] for BM, name in names})

@@ -227,9 +227,9 @@ def choose_config(problem: GroupedProblem) -> Config:
     """The tile for a problem: wide enough for an expert with twice the average number of tokens.
 
     An expert that fits into one tile has its weights read once.  A narrower tile leaves room for more
-    stages, so for more bytes on their way, which is what a memory-bound problem needs; and a small box keeps
-    TMA from filling in rows that no expert has, which takes it longer than to copy them.  The rule looks
-    at the sum of the counts only, so that it holds for every routing that a replayed graph may bring.
+    stages, so for more bytes on their way, which is what a memory-bound problem needs; a small box moves few
+    rows that the expert does not have.  The rule looks at the sum of the counts only, so that it holds for
+    every routing that a replayed graph may bring.
     """
     wanted = 2 * ceil_div(problem.total_tokens, problem.num_groups)
     if wanted <= 64:
