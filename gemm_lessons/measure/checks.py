@@ -45,8 +45,9 @@ def ragged_problems(*, on_gpu: bool, small: bool = False) -> list[GroupedProblem
         GroupedProblem((3,), 1, 1, name="one by one"),
         GroupedProblem((0, 0), 8, 8, name="no tokens"),
     ]
-    if on_gpu:  # why: a block then takes several tiles, and a pipeline uses its stages again
+    if on_gpu:  # why: a block then takes several tiles, and a pipeline uses its stages again, narrow or wide
         cases.append(GroupedProblem((3,) * 40, 1024, 520, name="more tiles than SMs, many slabs of K"))
+        cases.append(GroupedProblem((66,) * 17, 1024, 520, name="the same with wide tiles"))
     if small:
         return cases
     named = [workload.at(full_size=on_gpu) for workload in WORKLOADS.values()]
