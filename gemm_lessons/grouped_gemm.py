@@ -198,9 +198,7 @@ def prepare(
     whole_rows = quantized is not None and quantized.w.block != WEIGHT_BLOCK
     tokens = total_tokens / max(num_groups, 1)
     tiles_per_sm = num_groups * ceil_div(N, hopper.CONFIG.BN) / chosen.num_sms
-    choice = choose_step(
-        dtype, N, K, chosen.compute_capability, tokens, tiles_per_sm, whole_rows=whole_rows
-    )
+    choice = choose_step(dtype, N, K, chosen.compute_capability, tokens, tiles_per_sm, whole_rows=whole_rows)
     offsets_view = _offsets_on_device(offsets, num_groups)
     frozen_counts = choice.step not in READ_OFFSETS
     counts = (total_tokens,) + (0,) * (num_groups - 1)  # why these: any that add up, as nobody looks at them
