@@ -18,6 +18,7 @@ keep some 14 bits only, so each stage starts new ones, and moves them to float32
 scales.  That takes a second set of accumulators, so a consumer multiplies 64 tokens at a time, reusing it.
 A warp writes its own 16 tokens of output, and waits for no other.  Scales of x are wanted a block of K at a
 time, for neighbouring tokens, so they lie turned, K slowest (`quantize.turn_scales`), and TMA brings them.
+Up to 32 tokens an expert, other consumers multiply, with the weights on wgmma's rows: see `_few_tokens`.
 
 Why it should help: half the bytes, and twice the products a cycle.  While one consumer moves its sums, the
 other one's products keep the tensor cores busy.  `hopper` has tokens on wgmma's n, where every sum's scale
@@ -89,6 +90,7 @@ from gemm_lessons.schedule import ceil_div
 from gemm_lessons.steps import _few_tokens, hopper
 from gemm_lessons.steps._host import ConfigError, begin_quantized
 from gemm_lessons.steps.hopper import (
+    ALL_LANES,
     CONSUMER_REGISTERS,
     LOOKAHEAD,
     PRODUCER_REGISTERS,
@@ -112,7 +114,6 @@ BK_SHIFT = BK.bit_length() - 1
 WARPGROUP_TOKENS, WARP_TOKENS = 64, 16  # rows of a wgmma: all, and those whose sums one warp holds
 BOX_FEATURES = ROW_BYTES // 2  # of output, in a swizzled row
 BOX_SUMS = BOX_FEATURES // 2  # that a thread holds of them: 64 x 64 over 128 threads
-ALL_LANES = 0xFFFFFFFF
 X_SCALES, W_SCALES = 4, 5  # rows of the tensor maps, after those of `hopper`
 WEIGHT_BYTES = 4  # a stage's scale of w
 SKEWS = 4  # TMA reads from a multiple of 16 bytes on: up to three scales of the tokens before
