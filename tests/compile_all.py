@@ -182,7 +182,7 @@ def tensor_kernels():
     static = replace(hopper.CONFIG, stealing=False)
     yield "hopper, static", hopper.make_kernel(static), hopper.SIGNATURE, (9, 0)
     for dtype, tokens, capability, shared_bytes in DECODED:
-        config = decode.choose_config(GroupedProblem((tokens,), 128, 128, dtype), shared_bytes)
+        config = decode.choose_config(GroupedProblem((tokens,) * 4, 128, 128, dtype), shared_bytes)
         yield (
             f"decode, {dtype}, {config.tokens} tokens",
             decode.make_kernel(config),

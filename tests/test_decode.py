@@ -319,7 +319,14 @@ def test_refuses_constants_that_do_not_fit(wrong):
 @pytest.mark.parametrize("dtype", ["bfloat16", FP8])
 @pytest.mark.parametrize(
     ("counts", "tokens"),
-    [((4, 2, 7, 1, 3, 5, 2, 6), 16), ((8,) * 8, 32), ((64,) * 8, 64), ((0, 0), 16), ((0, 0, 0, 60), 64)],
+    [
+        ((4, 2, 7, 1, 3, 5, 2, 6), 16),
+        ((8,) * 8, 32),
+        ((64,) * 8, 64),
+        ((0, 0), 16),
+        ((0, 0, 0, 60), 64),
+        ((16,), 16),
+    ],
 )
 def test_the_tile_follows_the_average_number_of_tokens_and_fits(counts, tokens, dtype):
     for room in (H100, A100, RTX_4090):

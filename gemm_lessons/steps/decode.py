@@ -229,15 +229,15 @@ def choose_config(problem: GroupedProblem, shared_bytes_per_block: int) -> Confi
     of them want wide tiles.  A GPU with less shared memory takes the first shape that leaves it a ring of
     four slabs.
 
-    An expert that fits into one tile has its weights read once.  Room for fewer tokens leaves more for
-    slabs, so for bytes on their way.  The rule looks at the sum of the counts only, so that it holds for
-    every routing that a replayed graph may bring.
+    An expert that fits into one tile has its weights read once, and none has more tokens than there are.
+    Room for fewer tokens leaves more for slabs, so for bytes on their way.  The rule looks at the sum of the
+    counts only, so that it holds for every routing that a replayed graph may bring.
 
     Args:
         problem: what is computed.
         shared_bytes_per_block: the most that a block may ask for.
     """
-    wanted = 4 * ceil_div(problem.total_tokens, problem.num_groups)
+    wanted = min(4 * ceil_div(problem.total_tokens, problem.num_groups), problem.total_tokens)
     tokens = next((width for width in (16, 32) if wanted <= width), MOST_TOKENS)
     shapes = [(32, 512, 2), (128, 256, 1), (128, 128, 1)]  # features, bytes of a row, blocks on an SM
     if tokens > 16:
