@@ -1,6 +1,7 @@
 """gpu-check tells right from wrong from not run, with a compute-sanitizer that the test wrote."""
 
 import importlib.util
+import json
 import stat
 import sys
 from pathlib import Path
@@ -67,6 +68,23 @@ def test_without_the_tool_every_check_says_not_run(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_check, "gpu_tests", lambda *_: gpu_check.Result("tests", "ok", "", 0))
     results = gpu_check.check(tmp_path, 1, (*gpu_check.TESTS, *gpu_check.TOOLS))
     assert [result.status for result in results] == [*["ok"] * len(gpu_check.TESTS), *["not run"] * 4]
+
+
+def test_a_run_of_some_checks_keeps_what_the_file_says_of_others(monkeypatch, tmp_path, capsys):
+    out = tmp_path / "checks.json"
+    old = [{"name": name, "status": "ok", "detail": "", "seconds": 1.0} for name in ("kernels", "memcheck")]
+    out.write_text(json.dumps({"machine": {"commit": "0123abc"}, "results": old}))
+    monkeypatch.setattr(gpu_check.device, "probe_gpu", lambda: (None, ""))
+    monkeypatch.setattr(gpu_check.machine, "machine", lambda: {"commit": "9876fed"})
+    monkeypatch.setattr(gpu_check.machine, "commit", lambda: "9876fed")
+    monkeypatch.setattr(
+        gpu_check, "check", lambda folder, limit, names: [gpu_check.Result(n, "ok", "", 2.0) for n in names]
+    )
+    told = ["gpu_check.py", "--out", str(out), "--only", "memcheck", "--only", "instructions"]
+    monkeypatch.setattr(sys, "argv", told)
+    assert gpu_check.main() == 0
+    found = [(one["name"], one["commit"]) for one in json.loads(out.read_text())["results"]]
+    assert found == [("instructions", "9876fed"), ("kernels", "0123abc"), ("memcheck", "9876fed")]
 
 
 def test_every_test_that_needs_a_gpu_is_in_one_of_the_groups():

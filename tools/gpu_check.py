@@ -3,8 +3,9 @@
     make gpu-check                             in the project's own environment
     make gpu-check PYTHON=python3 VENV=        with any Python that has the dependencies
 
-Writes out/gpu-check.json and prints a table. Exit code 0: nothing is wrong (what was not run is named);
-1: something is wrong; 2: there is no GPU.
+Writes out/gpu-check.json and prints a table. With --only, the results of other checks stay in the file, each
+with the commit that it is of. Exit code 0: nothing is wrong (what was not run is named); 1: something is
+wrong; 2: there is no GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -49,12 +50,13 @@ FOUND_SOMETHING = 86  # exit code that compute-sanitizer is told to use for find
 
 @dataclass(frozen=True)
 class Result:
-    """One check: "ok", "failed" or "not run", with what it said and how long it took in seconds."""
+    """One check: "ok", "failed" or "not run", what it said, the seconds that it took, and of which commit."""
 
     name: str
     status: str
     detail: str
     seconds: float
+    commit: str = ""
 
 
 def find_sanitizer() -> str | None:
@@ -139,6 +141,15 @@ def check(folder: Path, limit: int, names: Sequence[str]) -> list[Result]:
         return list(pool.map(one, names))
 
 
+def kept(path: Path, names: Sequence[str]) -> list[Result]:
+    """The results that a file has of other checks than these; none if there is no file."""
+    if not path.exists():
+        return []
+    report = json.loads(path.read_text(encoding="utf-8"))
+    results = [Result(**{"commit": report["machine"]["commit"], **fields}) for fields in report["results"]]
+    return [result for result in results if result.name not in names]
+
+
 def main() -> int:
     """Check, write the results file, and print the table; returns the exit code."""
     parser = argparse.ArgumentParser(description="All that needs a GPU.")
@@ -153,7 +164,11 @@ def main() -> int:
         console.print(f"NOT RUN: gpu-check needs a GPU, and {reason}", markup=False)
         return 2
     with console.status("running the GPU's tests, the notebooks and compute-sanitizer (some minutes)"):
-        results = check(options.out.parent, options.limit, options.only or (*TESTS, *TOOLS))
+        names = options.only or (*TESTS, *TOOLS)
+        results = [
+            replace(result, commit=machine.commit())
+            for result in check(options.out.parent, options.limit, names)
+        ]
     table = Table("check", "result", "what it said", "s", title="gpu-check")
     for result in results:
         colour = {"ok": "green", "failed": "bold red"}.get(result.status, "yellow")
@@ -161,7 +176,10 @@ def main() -> int:
         table.add_row(result.name, status, escape(result.detail), f"{result.seconds:.0f}")
     console.print(table)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine.machine(), "date": now(), "results": [asdict(result) for result in results]}
+    everything = sorted(
+        [*results, *kept(options.out, names)], key=lambda result: (*TESTS, *TOOLS).index(result.name)
+    )
+    report = {"machine": machine.machine(), "date": now(), "results": [asdict(one) for one in everything]}
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     console.print(f"written: {options.out}", soft_wrap=True)
     return int(any(result.status == "failed" for result in results))
