@@ -11,8 +11,9 @@
 |--------------------|---------------------------------------|---------------|
 | bfloat16, float16  | 8.0 and newer, K % 8, N % 2, and      | `decode`      |
 |                    | up to 16 tokens an expert on average  |               |
-|                    | (where `hopper` fits, too, only if    |               |
-|                    | it had tiles for a third of the SMs)  |               |
+|                    | (where `hopper` fits, too, only if it |               |
+|                    | had tiles for no more than a third of |               |
+|                    | the SMs)                              |               |
 | bfloat16           | compute capability 9.0, N and K % 8   | `hopper`      |
 | bfloat16           | 8.0 and newer                         | `tensor_core` |
 | float16            | 7.5 and newer                         | `tensor_core` |
@@ -50,8 +51,8 @@ device.choose()
 
 from numba import cuda  # noqa: E402  why late: the device is chosen before Numba is imported
 
-# Tokens of an expert, on average, up to which `decode` is the fastest.  The steps with wgmma read weights as
-# fast, unless there are so few tiles that most SMs have none, where sums cut over K win (docs/decode_log.md).
+# Tokens of an expert, on average, up to which `decode` beats the steps without wgmma.  Those with it read
+# weights as fast, unless most SMs have no tile, where sums cut over K win (docs/decode_log.md).
 DECODE_TOKENS, DECODE_TILES_PER_SM = 16, 1 / 3
 # What `decode` takes: what K must be a multiple of, and the oldest compute capability.
 DECODED = {"float16": (8, (8, 0)), "bfloat16": (8, (8, 0)), "float8_e4m3fn": (16, (8, 9))}

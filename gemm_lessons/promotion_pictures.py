@@ -100,7 +100,7 @@ def sums_of(thread: int = 5) -> Figure:
         panels = figure.subplots(1, 2)
         for axes, name, axis in (
             (panels[0], "tokens on n, as in `hopper`", 1),
-            (panels[1], "tokens on the rows, as in `hopper_fp8`", 0),
+            (panels[1], "tokens on the rows, as in `hopper_fp8` for many", 0),
         ):
             tokens = sorted({place[axis] for place in held})
             axes.add_patch(Rectangle((0, 0), SHOWN_N, M, facecolor=EMPTY, lw=0))

@@ -73,10 +73,9 @@ def test_without_the_tool_every_check_says_not_run(monkeypatch, tmp_path):
 def test_a_run_of_some_checks_keeps_what_the_file_says_of_others(monkeypatch, tmp_path, capsys):
     out = tmp_path / "checks.json"
     old = [{"name": name, "status": "ok", "detail": "", "seconds": 1.0} for name in ("kernels", "memcheck")]
-    out.write_text(json.dumps({"machine": {"commit": "0123abc"}, "results": old}))
+    out.write_text(json.dumps({"machine": {"device": "H", "commit": "0123abc"}, "results": old}))
     monkeypatch.setattr(gpu_check.device, "probe_gpu", lambda: (None, ""))
-    monkeypatch.setattr(gpu_check.machine, "machine", lambda: {"commit": "9876fed"})
-    monkeypatch.setattr(gpu_check.machine, "commit", lambda: "9876fed")
+    monkeypatch.setattr(gpu_check.machine, "machine", lambda: {"device": "H", "commit": "9876fed"})
     monkeypatch.setattr(
         gpu_check, "check", lambda folder, limit, names: [gpu_check.Result(n, "ok", "", 2.0) for n in names]
     )
@@ -85,6 +84,7 @@ def test_a_run_of_some_checks_keeps_what_the_file_says_of_others(monkeypatch, tm
     assert gpu_check.main() == 0
     found = [(one["name"], one["commit"]) for one in json.loads(out.read_text())["results"]]
     assert found == [("instructions", "9876fed"), ("kernels", "0123abc"), ("memcheck", "9876fed")]
+    assert gpu_check.kept(out, ["memcheck"], "another device") == []
 
 
 def test_every_test_that_needs_a_gpu_is_in_one_of_the_groups():

@@ -245,7 +245,7 @@ def test_refuses_inputs_without_scales():
 @pytest.mark.parametrize(
     "wrong",
     [{"BM": 96}, {"BM": 32}, {"BM": 512}, {"box": 32}, {"BN": 96}, {"num_stages": 1}]
-    + [{"few_tokens": True, **few} for few in ({"BM": 8}, {"BM": 32}, {"box": 8}, {"BN": 256})],
+    + [{"few_tokens": True, **few} for few in ({"BM": 8}, {"BM": 32}, {"BM": 256}, {"box": 8}, {"BN": 256})],
     ids=str,
 )
 def test_refuses_constants_that_do_not_fit(wrong):

@@ -4,8 +4,8 @@
     make gpu-check PYTHON=python3 VENV=        with any Python that has the dependencies
 
 Writes out/gpu-check.json and prints a table. With --only, the results of other checks stay in the file, each
-with the commit that it is of. Exit code 0: nothing is wrong (what was not run is named); 1: something is
-wrong; 2: there is no GPU.
+with the commit that it is of. Exit code 0: nothing of what ran is wrong (what was not run is named); 1:
+something is; 2: there is no GPU.
 """
 
 from __future__ import annotations
@@ -141,13 +141,15 @@ def check(folder: Path, limit: int, names: Sequence[str]) -> list[Result]:
         return list(pool.map(one, names))
 
 
-def kept(path: Path, names: Sequence[str]) -> list[Result]:
-    """The results that a file has of other checks than these; none if there is no file."""
+def kept(path: Path, names: Sequence[str], device_name: str) -> list[Result]:
+    """The results that a file has of other checks than these on such a device; none if there is no file."""
     if not path.exists():
         return []
     report = json.loads(path.read_text(encoding="utf-8"))
-    results = [Result(**{"commit": report["machine"]["commit"], **fields}) for fields in report["results"]]
-    return [result for result in results if result.name not in names]
+    of = report["machine"]
+    results = [Result(**{"commit": of["commit"], **fields}) for fields in report["results"]]
+    others = {*TESTS, *TOOLS} - set(names)
+    return [result for result in results if result.name in others and of["device"] == device_name]
 
 
 def main() -> int:
@@ -163,12 +165,10 @@ def main() -> int:
     if reason:
         console.print(f"NOT RUN: gpu-check needs a GPU, and {reason}", markup=False)
         return 2
+    facts, names = machine.machine(), options.only or (*TESTS, *TOOLS)
+    others = kept(options.out, names, facts["device"])
     with console.status("running the GPU's tests, the notebooks and compute-sanitizer (some minutes)"):
-        names = options.only or (*TESTS, *TOOLS)
-        results = [
-            replace(result, commit=machine.commit())
-            for result in check(options.out.parent, options.limit, names)
-        ]
+        results = check(options.out.parent, options.limit, names)
     table = Table("check", "result", "what it said", "s", title="gpu-check")
     for result in results:
         colour = {"ok": "green", "failed": "bold red"}.get(result.status, "yellow")
@@ -176,10 +176,9 @@ def main() -> int:
         table.add_row(result.name, status, escape(result.detail), f"{result.seconds:.0f}")
     console.print(table)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    everything = sorted(
-        [*results, *kept(options.out, names)], key=lambda result: (*TESTS, *TOOLS).index(result.name)
-    )
-    report = {"machine": machine.machine(), "date": now(), "results": [asdict(one) for one in everything]}
+    of_this_commit = [replace(result, commit=facts["commit"]) for result in results]
+    everything = sorted([*of_this_commit, *others], key=lambda one: (*TESTS, *TOOLS).index(one.name))
+    report = {"machine": facts, "date": now(), "results": [asdict(one) for one in everything]}
     options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     console.print(f"written: {options.out}", soft_wrap=True)
     return int(any(result.status == "failed" for result in results))

@@ -87,6 +87,9 @@ class Session:
     def run(self) -> list[Outcome]:
         """Run the recorders; those that found no time are in the outcomes, too."""
         self.logs.mkdir(parents=True, exist_ok=True)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # why: a job in the background ignores interruptions, and recorders would inherit that
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         workers = [threading.Thread(target=self._work, args=(gpu,)) for gpu in self.gpus]
         for worker in workers:
             worker.start()

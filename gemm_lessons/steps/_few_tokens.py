@@ -46,7 +46,8 @@ from gemm_lessons.steps.hopper import (
 if TYPE_CHECKING:
     from gemm_lessons.steps.hopper_fp8 import Config
 
-SKEW = 3  # TMA reads scales from a multiple of four tokens on
+WEIGHT_BYTES = 4  # a stage's scale of w
+SKEWS = 4  # TMA reads from a multiple of 16 bytes on: up to three scales of the tokens before
 
 
 def make_consume(config: Config, roles: Roles) -> Any:
@@ -70,7 +71,7 @@ def make_consume(config: Config, roles: Roles) -> Any:
             part = cuda.local.array(NUM_SUMS, float32)
             x_scales = cuda.local.array(NUM_SCALES, float32)
             lane = int32(cuda.threadIdx.x & 31)
-            scales = uint32(ring + SCALES_AT + ((row & SKEW) + 2 * (lane & 3)) * 4)
+            scales = uint32(ring + SCALES_AT + ((row & (SKEWS - 1)) + 2 * (lane & 3)) * 4)
             for i in range(NUM_SUMS):
                 acc[i] = float32(0)
             for _ in range(num_k):
@@ -85,7 +86,7 @@ def make_consume(config: Config, roles: Roles) -> Any:
                 wgmma_commit()
                 weight = float32(0)
                 if lane == 0:  # why one lane: who says that it has read it
-                    weight = ld_shared_f32(uint32(ring + WEIGHTS_AT + stage * 4))
+                    weight = ld_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES))
                 weight = cuda.shfl_sync(ALL_LANES, weight, 0)
                 for j in range(EIGHTS):
                     x_scales[2 * j] = ld_shared_f32(uint32(here + j * 32))

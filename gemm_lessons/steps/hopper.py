@@ -11,7 +11,7 @@ Picture:
 
 What changed: wgmma reads both operands from shared memory, 64 x n x 16 at a time, so no thread spends
 registers or instructions on loading. TMA brings a stage for two requests, one of w and one of x (a tail: one
-for each 64 tokens), and signals an mbarrier when its bytes have landed. After the start nobody calls
+for each box of tokens), and signals an mbarrier when its bytes have landed. After the start nobody calls
 syncthreads: producer and consumers meet at barriers of their own, a ring of stages apart, and the next tile's
 loads run while this tile is multiplied and stored. setmaxnreg moves registers from those who wait to those
 who hold sums.
@@ -23,7 +23,8 @@ A tail needs all of an expert's weights, so it runs beside the tiles that read t
 the last experts come last of all, for short tiles even out the finish (see `tile_queue`).
 
 When it will not: few tokens. Then weights must be read for a handful of multiplications each, and the
-only thing that counts is memory bandwidth.
+only thing that counts is memory bandwidth; a narrow tile reads as fast as `decode` then, unless most SMs have
+none.
 
 What to measure: time over torch._grouped_mm in the same run; `num_stages` down to 2; `stealing` off; and
 the same tokens spread evenly, to see what raggedness costs.

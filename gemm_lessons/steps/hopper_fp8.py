@@ -88,6 +88,7 @@ from gemm_lessons.quantize import BLOCK, WEIGHT_BLOCK, Quantized, QuantizedInput
 from gemm_lessons.quantize_kernels import prepare_turn
 from gemm_lessons.schedule import ceil_div
 from gemm_lessons.steps import _few_tokens, hopper
+from gemm_lessons.steps._few_tokens import SKEWS, WEIGHT_BYTES
 from gemm_lessons.steps._host import ConfigError, begin_quantized
 from gemm_lessons.steps.hopper import (
     ALL_LANES,
@@ -114,9 +115,8 @@ BK_SHIFT = BK.bit_length() - 1
 WARPGROUP_TOKENS, WARP_TOKENS = 64, 16  # rows of a wgmma: all, and those whose sums one warp holds
 BOX_FEATURES = ROW_BYTES // 2  # of output, in a swizzled row
 BOX_SUMS = BOX_FEATURES // 2  # that a thread holds of them: 64 x 64 over 128 threads
+MOST_FEW_TOKENS = 128  # then two sets of 64 sums a thread
 X_SCALES, W_SCALES = 4, 5  # rows of the tensor maps, after those of `hopper`
-WEIGHT_BYTES = 4  # a stage's scale of w
-SKEWS = 4  # TMA reads from a multiple of 16 bytes on: up to three scales of the tokens before
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,8 @@ class Config(hopper.Config):
         """
         if not self.few_tokens and min(self.BM, self.box) < WARPGROUP_TOKENS:
             raise ConfigError(f"BM is {self.BM} and box is {self.box}: a wgmma multiplies 64 tokens")
+        if self.few_tokens and self.BM > MOST_FEW_TOKENS:
+            raise ConfigError(f"BM is {self.BM}: few tokens are {MOST_FEW_TOKENS} at most")
         if problem.dtype != "float8_e4m3fn":
             raise ProblemError(f"this step computes in float8_e4m3fn, and the problem is {problem.dtype}")
         tensor_map.check_alignment("K", problem.K, 1)
@@ -277,7 +279,7 @@ def make_produce(config: Config, roles: Roles) -> Any:
                     # why two sets, in turn: the consumers may still be storing the tile before.
                     features = uint32(ring + FEATURES_AT + tile_phase * FEATURE_BYTES)
                     tma_load_2d(features, address_of(maps, (W_SCALES, 0)), feature, group, full)
-                # why last: the copies should not wait for this number, nor the next ones for the next
+                # why last, and the next one a stage ahead: no copy should wait for a number from memory
                 st_shared_f32(uint32(ring + WEIGHTS_AT + stage * WEIGHT_BYTES), weight)
                 mbarrier_arrive(full)
                 if not WHOLE_ROWS:
