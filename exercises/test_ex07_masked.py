@@ -61,7 +61,10 @@ class Masked(GroupedExercise):
             token_of[-2, :] = -1
             used[-2:] = capacity, capacity + 5
             token_of[-1, case.counts[-1] :] = -1
-            used[case.counts.index(0)] = -4
+            nobody = case.counts.index(0)
+            used[nobody] = -4
+            # why these: whichever of two blocks writes a row last, one of the rows shows that -4 was used
+            token_of[nobody, :2] = np.flatnonzero(experts == 0)[0], np.flatnonzero(experts > nobody)[-1]
         return found | {"token_of": token_of, "used": used, "experts": experts}
 
     def sums(self, case, inputs, experts=None, rows=None):
